@@ -1,0 +1,154 @@
+"""Models in files and in memory: load, save, to and from ModelProto.
+
+A file is never built in memory: loading cuts the weights out before anything is parsed, saving
+writes one bounded piece at a time. A result appears by rename, or not at all.
+"""
+
+import contextlib
+import mmap
+import os
+import secrets
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto, TensorProto
+
+from onnx_compress.ir.errors import InvalidError, LoadError, OutputError, UnsupportedError
+from onnx_compress.ir.graph.export import chunks, pieces
+from onnx_compress.ir.graph.model import Model
+from onnx_compress.ir.graph.storage import THRESHOLD, Storage
+from onnx_compress.ir.graph.wire import Blob, Piece, WireError, cut, reference, refer, size
+
+LARGEST = (1 << 31) - 1  # bytes that protobuf can hold in one message
+_ALIGNMENT = 4096  # of external data, so that a runtime can map it
+
+
+def load(path: str | Path) -> Model:
+    """Read a model. Weights stay in the file, which is held open.
+
+    Raises LoadError (not a model, truncated, external data missing) and InvalidError.
+    """
+    path = Path(path)
+    storage = Storage()
+    try:
+        with open(path, "rb") as file:
+            if os.fstat(file.fileno()).st_size == 0:
+                raise LoadError("the file is empty", "give an ONNX model", str(path))
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                data = memoryview(mapped)
+                try:
+                    small = cut(data, THRESHOLD, storage.open(path))
+                finally:
+                    data.release()
+        proto = ModelProto.FromString(small)
+    except (WireError, DecodeError) as error:
+        hint = "the file is cut short, or in another format"
+        raise LoadError(f"not an ONNX model ({error})", hint, str(path)) from None
+    except OSError as error:
+        raise LoadError(error.strerror or "cannot be read", "check the path", str(path)) from None
+    if not proto.HasField("graph") or not proto.graph.output:
+        hint = "the file is cut short, or in another format"
+        raise LoadError("not an ONNX model: no graph with outputs", hint, str(path))
+    return Model(proto, path.absolute().parent, storage)
+
+
+def from_proto(proto: ModelProto, folder: str | Path | None = None) -> Model:
+    """View of a loaded model, which must not be changed while the view is in use."""
+    if not proto.graph.output:
+        raise InvalidError("the graph has no outputs", "give a complete model")
+    return Model(proto, Path(folder).absolute() if folder is not None else None)
+
+
+def to_proto(model: Model) -> ModelProto:
+    """The complete model with all weights in it. Raises UnsupportedError above 2 GB."""
+    return ModelProto.FromString(to_bytes(model))
+
+
+def to_bytes(model: Model) -> bytes:
+    """The complete model as the bytes of a file. Raises UnsupportedError above 2 GB."""
+    parts = pieces(model.skeleton())
+    if size(parts) > LARGEST:
+        raise UnsupportedError("a model above 2 GB has no single message", "save it to a file")
+    return b"".join(chunks(parts, model.storage))
+
+
+def file_size(model: Model) -> int:
+    """Bytes the model takes as a single file."""
+    return size(pieces(model.skeleton()))
+
+
+def save(model: Model, path: str | Path, external: bool | None = None) -> int:
+    """Write a model; gives the bytes written.
+
+    With `external` (default: only where a single file would pass 2 GB) the weights go to
+    PATH.data. Each file is written beside its place, synchronised, and renamed. Raises OutputError.
+    """
+    path = Path(path)
+    proto = model.skeleton()
+    parts = pieces(proto)
+    if external is None:
+        external = size(parts) > LARGEST
+    files: list[tuple[Path, list[Piece]]] = [(path, parts)]
+    if external:
+        data = _externalise(proto, path.name + ".data")
+        files = [
+            (path.with_name(path.name + ".data"), data),
+            (path, [proto.SerializeToString(deterministic=True)]),
+        ]
+    _write(files, model.storage)
+    return sum(size(parts) for _, parts in files)
+
+
+def _externalise(proto: ModelProto, location: str) -> list[Piece]:
+    """Let all shells refer to one file; gives the pieces of that file."""
+    data: list[Piece] = []
+    at = 0
+    for tensor in _shells(proto):
+        blob = reference(tensor)
+        padding = -at % _ALIGNMENT
+        data += [bytes(padding), blob]
+        at += padding
+        del tensor.external_data[:]
+        refer(tensor, Blob(location, at, blob.length))
+        at += blob.length
+    return data
+
+
+def _shells(proto: ModelProto) -> list[TensorProto]:
+    found: list[TensorProto] = []
+    todo = [proto.graph]
+    nodes = [node for function in proto.functions for node in function.node]
+    while todo:
+        graph = todo.pop(0)
+        found += [t for t in graph.initializer if t.data_location == TensorProto.EXTERNAL]
+        nodes += graph.node
+        while nodes:
+            for attribute in nodes.pop(0).attribute:
+                tensors = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+                found += [t for t in tensors if t.data_location == TensorProto.EXTERNAL]
+                todo += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+    return found
+
+
+def _write(files: list[tuple[Path, list[Piece]]], storage: Storage) -> None:
+    token = secrets.token_hex(4)
+    waiting: list[tuple[Path, Path]] = []
+    try:
+        for path, parts in files:
+            hidden = path.with_name(f".{path.name}.{token}.tmp")
+            waiting.append((hidden, path))
+            with open(hidden, "xb") as file:
+                for chunk in chunks(parts, storage):
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+        for hidden, path in waiting:
+            os.replace(hidden, path)
+    except OSError as error:
+        hint = "check that the folder exists, is writable and has room"
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot be written: {reason}", hint, str(files[-1][0])) from None
+    finally:
+        for hidden, _ in waiting:
+            with contextlib.suppress(OSError):
+                hidden.unlink(missing_ok=True)

@@ -1,0 +1,106 @@
+"""Types and shapes of values, by ONNX's own inference over the skeleton of a model.
+
+What a file declares of its inner values is often wrong (exporters leave stale value_info), so it
+is not read: only inputs, weights and operators count. What cannot be inferred is left out.
+"""
+
+from dataclasses import dataclass
+
+import onnx
+from onnx import GraphProto, TypeProto, ValueInfoProto
+
+from onnx_compress.ir.graph.model import Model
+from onnx_compress.ir.graph.tensors import dims, element_type
+from onnx_compress.ir.graph.view import Value
+
+Dim = int | str | None  # a size, a name, or unknown
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Element type (TensorProto.DataType) and shape; None where the rank is unknown."""
+
+    element: int
+    shape: tuple[Dim, ...] | None
+
+    @property
+    def static(self) -> tuple[int, ...] | None:
+        """The shape if every dimension is known."""
+        if self.shape is None or not all(isinstance(dim, int) for dim in self.shape):
+            return None
+        return tuple(dim for dim in self.shape if isinstance(dim, int))
+
+
+def declared(info: ValueInfoProto | None) -> TensorType | None:
+    """What a ValueInfo says; None for other things than tensors."""
+    if info is None or info.type.WhichOneof("value") != "tensor_type":
+        return None
+    return _tensor_type(info.type)
+
+
+def _tensor_type(kind: TypeProto) -> TensorType:
+    tensor = kind.tensor_type
+    if not tensor.HasField("shape"):
+        return TensorType(tensor.elem_type, None)
+    shape: list[Dim] = []
+    for dim in tensor.shape.dim:
+        which = dim.WhichOneof("value")
+        shape.append(int(dim.dim_value) if which == "dim_value" else dim.dim_param or None)
+    return TensorType(tensor.elem_type, tuple(shape))
+
+
+def infer(
+    model: Model, given: dict[str, tuple[int, ...]] | None = None
+) -> dict[Value, TensorType]:
+    """Types of all values that can be inferred, weights and inputs among them.
+
+    `given` fixes the shapes of inputs by name, to see the sizes of one run.
+    """
+    proto = model.skeleton()
+    todo = [proto.graph]
+    while todo:
+        graph = todo.pop()
+        del graph.value_info[:]
+        if graph is not proto.graph:
+            for output in graph.output:
+                output.ClearField("type")
+        for node in graph.node:
+            for attribute in node.attribute:
+                todo += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+    for info in proto.graph.input:
+        if given and info.name in given and info.type.WhichOneof("value") == "tensor_type":
+            shape = info.type.tensor_type.shape
+            shape.ClearField("dim")
+            for size in given[info.name]:
+                shape.dim.add(dim_value=size)
+    for info in proto.graph.output:  # exporters declare wrong ones; only the element type is kept
+        if info.type.WhichOneof("value") == "tensor_type":
+            info.type.tensor_type.ClearField("shape")
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception:  # the C++ side raises several kinds; what was known stays known
+        inferred = proto
+    named: dict[str, TensorType] = {}
+    _collect(inferred.graph, named)
+    types: dict[Value, TensorType] = {}
+    for graph in model.graphs():
+        values = [value for value, _ in graph.inputs] + list(graph.initializers)
+        values += [v for node in graph.nodes for v in node.outputs if v is not None]
+        for value in values:
+            tensor = value.tensor or model.tensor(value)
+            if tensor is not None:
+                types[value] = TensorType(element_type(tensor), dims(tensor))
+            elif value.name in named:
+                types[value] = named[value.name]
+    return types
+
+
+def _collect(graph: GraphProto, named: dict[str, TensorType]) -> None:
+    for info in (*graph.output, *graph.value_info, *graph.input):
+        known = declared(info)
+        if known is not None:
+            named[info.name] = known
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _collect(body, named)

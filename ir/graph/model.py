@@ -1,0 +1,344 @@
+"""Model: a graph that can be edited without breaking it.
+
+All edits go through the verbs of this class. Each takes time in proportion to the number of uses
+it touches, keeps use-def lists and captures right, and refuses what would break the model: a name
+that is taken, a changed interface, a changed element type.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from onnx import ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
+
+from onnx_compress.ir.errors import InvalidError
+from onnx_compress.ir.graph import tensors
+from onnx_compress.ir.graph.build import (
+    Builder,
+    add_exit,
+    add_use,
+    drop_exit,
+    drop_use,
+    without,
+)
+from onnx_compress.ir.graph.export import skeleton
+from onnx_compress.ir.graph.storage import Storage
+from onnx_compress.ir.graph.tensors import Array, Tensor
+from onnx_compress.ir.graph.view import Graph, Node, Value
+
+_DEFAULT = ("", "ai.onnx")
+
+
+class Model:
+    """An ONNX model as a graph of values and nodes.
+
+    `graph` is the main graph, `functions` the model-local ones, `shell` the ModelProto without
+    them. Weights are read with `constant`, never held.
+    """
+
+    def __init__(self, proto: ModelProto, folder: Path | None = None, storage: Storage | None = None):
+        """View of a proto, which is neither copied nor changed.
+
+        `folder` is where external data may be. Raises InvalidError and LoadError.
+        """
+        self.storage = storage or Storage()
+        self.names: set[str] = set()
+        self.edits = 0  # how many verbs have been applied
+        self._fresh: dict[str, int] = {}
+        self.shell = without(proto, {"graph", "functions"})
+        build = Builder(self.storage, folder, self.names)
+        self.graph = build.graph(proto.graph)
+        self.functions = [build.graph(function) for function in proto.functions]
+
+    # ------------------------------------------------------------------------------- reading
+
+    def graphs(self) -> Iterator[Graph]:
+        """The main graph and all bodies in it, outer ones first; functions are not among them."""
+        return self.graph.walk()
+
+    def nodes(self) -> Iterator[Node]:
+        """All nodes outside functions, graph by graph, in the order of the file."""
+        for graph in self.graphs():
+            yield from graph.nodes
+
+    def opset(self, domain: str = "") -> int:
+        """Version of an operator set; 0 if the model does not import it."""
+        for entry in self.shell.opset_import:
+            if entry.domain == domain or {entry.domain, domain} <= set(_DEFAULT):
+                return int(entry.version)
+        return 0
+
+    @property
+    def ir_version(self) -> int:
+        """Version of the file format."""
+        return int(self.shell.ir_version)
+
+    def is_overridable(self, value: Value) -> bool:
+        """Whether a caller may replace an initializer: it is an input too (from IR 4 on)."""
+        return value.is_input and self.ir_version >= 4
+
+    def tensor(self, value: Value | None) -> Tensor | None:
+        """The stored tensor of a value that never changes, else None.
+
+        An initializer or a Constant node. Not looked through: Identity, Cast and the like.
+        """
+        if value is None:
+            return None
+        if value.tensor is not None:
+            return None if self.is_overridable(value) else value.tensor
+        if value.producer is not None and value.producer.op == "Constant":
+            found = value.producer.attribute("value")
+            if isinstance(found, TensorProto):
+                return found
+            sparse = value.producer.attribute("sparse_value")
+            return sparse if isinstance(sparse, SparseTensorProto) else None
+        return None
+
+    def constant(self, value: Value | None) -> Array | None:
+        """The numbers of a value that never changes, else None."""
+        found = self.tensor(value)
+        return None if found is None else tensors.to_array(found, self.storage)
+
+    def inputs(self) -> list[Value]:
+        """What a caller must give."""
+        return [value for value, _ in self.graph.inputs if value.tensor is None]
+
+    def outputs(self) -> list[Value]:
+        """What the model gives."""
+        return [value for value, _ in self.graph.outputs]
+
+    def interface(self) -> list[tuple[str, bytes]]:
+        """Names and types of required inputs and of outputs, to be compared."""
+        given = [(v, i) for v, i in self.graph.inputs if v.tensor is None or self.is_overridable(v)]
+        return [
+            (value.name, info.type.SerializeToString(deterministic=True) if info else b"")
+            for value, info in (*given, *self.graph.outputs)
+        ]
+
+    def skeleton(self) -> ModelProto:
+        """The model as a proto with the data of large tensors left out."""
+        return skeleton(self.shell, self.graph, self.functions)
+
+    # --------------------------------------------------------------------------------- names
+
+    def fresh(self, stem: str) -> str:
+        """A new name that starts with `stem`."""
+        number, name = self._fresh.get(stem, 0), stem
+        while name in self.names:
+            number += 1
+            name = f"{stem}_{number}"
+        self._fresh[stem] = number
+        self.names.add(name)
+        return name
+
+    def rename(self, value: Value, name: str) -> None:
+        """Give a value another name. Raises InvalidError: taken, or part of the interface."""
+        if name in self.names:
+            raise InvalidError(f"the name {name!r} is taken", where=value.name)
+        if value.graph is self.graph and (value.is_input or self.graph in value.exits):
+            raise InvalidError("its name is part of the interface", where=value.name)
+        if self.shell.training_info:
+            raise InvalidError("training_info may refer to it by name", where=value.name)
+        self._set_name(value, name)
+
+    def _set_name(self, value: Value, name: str) -> None:
+        self.edits += 1
+        self.names.add(name)
+        value.name = name
+        for node, _ in value.uses:
+            node.renamed = True
+        if value.producer is not None:
+            value.producer.renamed = True
+
+    # --------------------------------------------------------------------------------- edges
+
+    def set_input(self, node: Node, slot: int, value: Value | None) -> None:
+        """Let a node read another value in one slot."""
+        old = node.inputs[slot]
+        if old is value:
+            return
+        if value is not None and not value.graph.encloses(node.graph):
+            raise InvalidError(f"{value.name!r} cannot be seen there", where=node.name)
+        if old is not None:
+            drop_use(old, node, slot)
+        node.inputs[slot] = value
+        node.renamed = True
+        self.edits += 1
+        if value is not None:
+            add_use(value, node, slot)
+
+    def replace_uses(
+        self, old: Value, new: Value, only: Callable[[Node], bool] | None = None
+    ) -> None:
+        """Let everything that reads `old` read `new`; with `only`, just the nodes it accepts.
+
+        A graph that gave `old` out gives `new` out (not with `only`). In the main graph `new`
+        takes over the name, or an Identity of that name is put behind it where it cannot.
+        """
+        for node, slot in list(old.uses):
+            if only is None or only(node):
+                self.set_input(node, slot, new)
+        if only is None:
+            for graph in list(old.exits):
+                self._replace_exit(graph, old, new)
+
+    def _replace_exit(self, graph: Graph, old: Value, new: Value) -> None:
+        local = new.graph is graph and new.producer is not None
+        named = graph is self.graph
+        if not local or (named and graph in new.exits):
+            new = self.add_node(graph, "Identity", [new])
+        if named:
+            name = old.name
+            self._set_name(old, self.fresh(f"{name}_old"))
+            self._set_name(new, name)
+        for position, (value, info) in enumerate(graph.outputs):
+            if value is old:
+                graph.outputs[position] = new, info
+                drop_exit(old, graph)
+                add_exit(new, graph)
+                self.edits += 1
+
+    # --------------------------------------------------------------------- nodes and constants
+
+    def add_node(
+        self,
+        graph: Graph,
+        op: str,
+        inputs: Iterable[Value | None],
+        *,
+        domain: str = "",
+        name: str = "",
+        stem: str = "",
+        like: Node | None = None,
+        **attributes: Any,
+    ) -> Value:
+        """Add a node with one output, which is returned.
+
+        It may be added before or after anything: order is made at export. `stem` starts the name
+        of the output. The new node takes documentation and metadata over from `like`.
+        """
+        proto = NodeProto(op_type=op)
+        if domain:
+            proto.domain = domain
+        if name:
+            proto.name = name
+        # sorted: equal calls must give equal bytes
+        for key in sorted(attributes):
+            if attributes[key] is not None:
+                proto.attribute.append(helper.make_attribute(key, attributes[key]))
+        if like is not None:
+            if like.proto.HasField("doc_string"):
+                proto.doc_string = like.proto.doc_string
+            proto.metadata_props.extend(like.proto.metadata_props)
+        node = Node(proto, graph)
+        node.renamed = True
+        graph.nodes[node] = None
+        self.edits += 1
+        for slot, value in enumerate(inputs):
+            if value is not None and not value.graph.encloses(graph):
+                raise InvalidError(f"{value.name!r} cannot be seen there", where=op)
+            node.inputs.append(value)
+            if value is not None:
+                add_use(value, node, slot)
+        out = Value(self.fresh(stem or f"{name or op}_out"), graph)
+        out.producer = node
+        node.outputs.append(out)
+        return out
+
+    def add_constant(
+        self, graph: Graph, array: Array, name: str, like: Tensor | None = None
+    ) -> Value:
+        """Add an initializer; large ones go to scratch. Documentation comes from `like`."""
+        self.raise_ir_version(4)
+        value = Value(self.fresh(name), graph)
+        value.tensor = tensors.from_array(array, self.storage, like)
+        graph.initializers[value] = None
+        self.edits += 1
+        return value
+
+    def set_constant(self, value: Value, array: Array) -> None:
+        """Replace the numbers of a constant, wherever it is kept, by others of the same type.
+
+        Raises InvalidError if the element type differs, or if the value is no constant.
+        """
+        old = self.tensor(value)
+        if old is None:
+            raise InvalidError("it is no constant", where=value.name)
+        have, want = tensors.element_of(array.dtype), tensors.element_type(old)
+        if have != want:
+            names = tensors.type_name(have), tensors.type_name(want)
+            raise InvalidError(f"{names[0]} given where {names[1]} was", where=value.name)
+        new = tensors.from_array(array, self.storage, old)
+        if value.tensor is not None:
+            value.tensor = new
+        elif value.producer is not None:
+            self.set_attribute(value.producer, "value", new)
+        self.edits += 1
+
+    def set_attribute(self, node: Node, name: str, value: Any) -> None:
+        """Set, replace or (None) remove an attribute of a node."""
+        if any(name == body for body, _ in node.bodies):
+            raise InvalidError(f"the attribute {name} is a graph", where=node.name)
+        proto = without(node.proto, {"attribute"})
+        proto.attribute.extend(a for a in node.proto.attribute if a.name != name)
+        if value is not None:
+            proto.attribute.append(helper.make_attribute(name, value))
+        node.proto = proto
+        self.edits += 1
+
+    def remove(self, node: Node) -> None:
+        """Take a node out, with its bodies. Raises InvalidError while its outputs are used."""
+        for value in node.outputs:
+            if value is not None and value.is_used:
+                raise InvalidError(f"{value.name!r} is still used", where=node.name)
+        self._detach(node)
+
+    def _detach(self, node: Node) -> None:
+        self.edits += 1
+        for _, body in node.bodies:
+            for value, _ in body.outputs:
+                drop_exit(value, body)
+            for inner in list(body.nodes):
+                self._detach(inner)
+        for slot, read in enumerate(node.inputs):
+            if read is not None:
+                drop_use(read, node, slot)
+        for made in node.outputs:
+            if made is not None:
+                made.alive, made.producer = False, None
+        del node.graph.nodes[node]
+
+    def remove_initializer(self, value: Value) -> None:
+        """Take an initializer out. Raises InvalidError while it is used."""
+        if value.is_used:
+            raise InvalidError("it is still used", where=value.name)
+        del value.graph.initializers[value]
+        value.tensor = None
+        if not value.is_input:
+            value.alive = False
+        self.edits += 1
+
+    # ---------------------------------------------------------------------------- the envelope
+
+    def raise_ir_version(self, version: int) -> None:
+        """Raise the version of the file format to at least `version`."""
+        if self.ir_version >= version:
+            return
+        if self.ir_version < 4:
+            # below 4 every initializer is listed as an input; from 4 on that means overridable
+            for graph in self.graphs():
+                for value, _ in graph.inputs:
+                    value.is_input = value.tensor is None
+                graph.inputs = [entry for entry in graph.inputs if entry[0].is_input]
+        self.shell.ir_version = version
+        self.edits += 1
+
+    def set_opset(self, domain: str, version: int) -> None:
+        """Import an operator set in this version. Nodes are not rewritten: see `opset.raise_to`."""
+        for entry in self.shell.opset_import:
+            if entry.domain == domain or {entry.domain, domain} <= set(_DEFAULT):
+                entry.version = version
+                break
+        else:
+            self.shell.opset_import.add(domain=domain, version=version)
+        self.edits += 1

@@ -1,0 +1,160 @@
+"""Where the bytes of weights are: in a file at an offset, in a caller's proto, or in scratch.
+
+A large tensor in the graph is a shell: a TensorProto without data whose `external_data` names a
+storage, an offset and a length. Copies of a model share one Storage. Nothing in it is ever
+overwritten (the scratch file only grows), so a copy taken earlier stays valid.
+"""
+
+import os
+import secrets
+import stat
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+
+from onnx_compress.ir.errors import LoadError, UnsupportedError
+from onnx_compress.ir.graph.wire import Blob, refer, reference
+
+THRESHOLD = 4096  # bytes; smaller tensors stay in the proto
+PIECE = 1 << 24  # bytes read at a time when a tensor is only passed on
+MARKER = f"stored-{secrets.token_hex(8)}-"  # no location in a file can be mistaken for ours
+_EXTERNAL_KEYS = {"location", "offset", "length", "checksum"}
+
+Bytes = npt.NDArray[np.uint8]
+
+
+class Storage:
+    """Bytes of tensors, by reference. Safe to read from several threads."""
+
+    def __init__(self) -> None:
+        self._kept: list[Any] = []  # open files, and caller's protos
+        self._by_path: dict[str, str] = {}
+        self._scratch: str | None = None
+        self._lock = threading.Lock()
+
+    def _keep(self, thing: Any) -> str:
+        self._kept.append(thing)
+        return f"{MARKER}{len(self._kept) - 1}"
+
+    def open(self, path: Path) -> str:
+        """Location of a file; it is held open, so it may be renamed or replaced meanwhile."""
+        real = os.path.realpath(path)
+        if real not in self._by_path:
+            self._by_path[real] = self._keep(open(real, "rb", buffering=0))  # noqa: SIM115
+        return self._by_path[real]
+
+    def adopt(self, tensor: TensorProto, folder: Path | None) -> TensorProto | None:
+        """A shell for a tensor as it came from outside; None if it is small and may stay.
+
+        The data stay where they are: in the caller's proto, or in a file in `folder`.
+        Raises LoadError for external data that are missing, cut short or outside the folder.
+        """
+        if tensor.data_location == TensorProto.EXTERNAL:
+            if tensor.external_data and tensor.external_data[0].value.startswith(MARKER):
+                return None
+            return shell(tensor, self._external(tensor, folder))
+        # the length is asked of the proto as a whole: reading raw_data would copy it
+        if not tensor.HasField("raw_data") or tensor.ByteSize() < THRESHOLD:
+            return None
+        length = len(tensor.raw_data)
+        return shell(tensor, Blob(self._keep(tensor), 0, length))
+
+    def _external(self, tensor: TensorProto, folder: Path | None) -> Blob:
+        keys = {entry.key for entry in tensor.external_data}
+        if keys - _EXTERNAL_KEYS or "location" not in keys:
+            raise LoadError(
+                f"external data with the keys {sorted(keys)}",
+                "the ONNX format allows location, offset, length and checksum",
+                tensor.name,
+            )
+        if folder is None:
+            raise LoadError(
+                "its data are in an external file, but a model in memory has no folder",
+                "give the path of the model instead of the loaded model",
+                tensor.name,
+            )
+        blob = reference(tensor)
+        path = self._inside(folder, blob.location, tensor.name)
+        rest = path.stat().st_size - blob.offset
+        length = blob.length or rest
+        if blob.offset < 0 or length < 0 or length > rest:
+            raise LoadError(
+                f"{blob.location} ends before its data do",
+                "the file is cut short or belongs to another model",
+                tensor.name,
+            )
+        return Blob(self.open(path), blob.offset, length)
+
+    @staticmethod
+    def _inside(folder: Path, location: str, name: str) -> Path:
+        root = folder.resolve()
+        path = root / location
+        hint = "external data must be plain files in the model's folder"
+        if os.path.isabs(location) or not path.resolve().is_relative_to(root):
+            raise LoadError(f"its data lie outside the model's folder: {location}", hint, name)
+        try:
+            mode = os.lstat(path)
+        except (OSError, ValueError):
+            raise LoadError(f"its data file {location} is missing", hint, name) from None
+        if path.resolve() != path or not stat.S_ISREG(mode.st_mode) or mode.st_nlink > 1:
+            raise LoadError(f"its data file {location} is a link or no plain file", hint, name)
+        return path
+
+    def append(self, data: Bytes) -> Blob:
+        """Put bytes into the scratch file, which goes when the process does."""
+        with self._lock:
+            if self._scratch is None:
+                file = tempfile.TemporaryFile(prefix="onnx-compress-", buffering=0)
+                self._scratch = self._keep(file)
+            file = self._file(self._scratch)
+            offset = file.seek(0, os.SEEK_END)
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            return Blob(self._scratch, offset, data.nbytes)
+
+    def _file(self, location: str) -> Any:
+        return self._kept[int(location.removeprefix(MARKER))]
+
+    def read(self, blob: Blob) -> Bytes:
+        """The bytes, as an array of its own."""
+        kept = self._file(blob.location)
+        if isinstance(kept, TensorProto):
+            data: Bytes = np.frombuffer(kept.raw_data, np.uint8)
+            return data[blob.offset : blob.offset + blob.length]
+        out = np.empty(blob.length, np.uint8)
+        view, done = memoryview(out), 0
+        with self._lock:
+            kept.seek(blob.offset)
+            while done < blob.length:
+                count = kept.readinto(view[done:])
+                if not count:
+                    raise LoadError("its data file was cut short while in use")
+                done += count
+        return out
+
+    def stream(self, blob: Blob) -> Iterator[Bytes]:
+        """The bytes in bounded pieces."""
+        for start in range(0, blob.length, PIECE):
+            length = min(PIECE, blob.length - start)
+            yield self.read(Blob(blob.location, blob.offset + start, length))
+
+
+def shell(tensor: TensorProto, blob: Blob | None) -> TensorProto:
+    """A copy of a tensor without its data, referring to `blob` if given."""
+    out = TensorProto(data_type=tensor.data_type, dims=tensor.dims)
+    for field in ("name", "doc_string"):  # present or not is part of the file
+        if tensor.HasField(field):
+            setattr(out, field, getattr(tensor, field))
+    out.metadata_props.extend(tensor.metadata_props)
+    if tensor.HasField("segment"):
+        raise UnsupportedError("tensors in segments", "no known exporter writes them", tensor.name)
+    if blob is not None:
+        refer(out, blob)
+    return out
