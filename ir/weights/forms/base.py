@@ -1,0 +1,114 @@
+"""Form: a way to keep a weight in the graph. Reader: how one operator reads a coded weight.
+
+    Form    emit    the nodes            Reader   allows   why not, if not
+            decode  the numbers (numpy)           read     rewires one use
+            nbytes  what it takes in the file
+
+Solvers choose the numbers, forms keep them: a form is made of arrays, and emitted once.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from onnx_compress.ir.graph.builder import Builder
+from onnx_compress.ir.graph.patterns import No
+from onnx_compress.ir.graph.tensors import Array, Tensor
+from onnx_compress.ir.graph.view import Value
+from onnx_compress.ir.weights.weight import Use, Weight
+from onnx_compress.kernels import affine
+
+
+class Form(Protocol):
+    """A way to keep a weight."""
+
+    name: ClassVar[str]
+
+    def decode(self) -> Array:
+        """The numbers that the graph computes with, in the stored shape and type."""
+
+    def nbytes(self) -> int:
+        """Bytes of the stored arrays."""
+
+    def emit(self, weight: Weight) -> None:
+        """Put the weight into the graph in this form. Every use must allow it."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coded:
+    """(codes - zero_point) * scale, any of the two left out; codes are int8 or float16.
+
+    `scale` and `zero_point` have the rank of `codes`. `element` and `dtype` are those of the
+    decoded numbers. `readers` names for each use how it reads the codes; the default is to
+    decode once for all.
+    """
+
+    codes: Array
+    scale: Array | None
+    zero_point: Array | None
+    element: int
+    dtype: str
+    readers: Mapping[Use, str] = field(default_factory=dict)
+
+    def decode(self) -> Array:
+        """(q - z) * s, one rounding an operation."""
+        return affine.dequantize(self.codes, self.scale, self.zero_point, self.dtype)
+
+    def nbytes(self) -> int:
+        """Bytes of codes, scales and zero points."""
+        parts = (self.codes, self.scale, self.zero_point)
+        return sum(part.nbytes for part in parts if part is not None)
+
+
+@dataclass
+class Stored:
+    """The arrays of one coded weight on their way into the graph; each is put there once."""
+
+    weight: Weight
+    coded: Coded
+    like: Tensor | None  # the original, for its documentation
+    _codes: Value | None = None
+
+    def builder(self, use: Use | None = None) -> Builder:
+        """Adds nodes beside the use, or beside the weight."""
+        graph = use.node.graph if use is not None else self.weight.value.graph
+        return Builder(self.weight.model, graph, self.stem, use.node if use else None)
+
+    @property
+    def stem(self) -> str:
+        """What names of new values start with: short, since names can outweigh small weights."""
+        name = self.weight.name
+        return name if len(name) <= 24 else name[-24:].lstrip("/._")
+
+    def codes(self) -> Value:
+        """The codes in the stored layout, shared by all readers."""
+        if self._codes is None:
+            b = self.builder()
+            self._codes = b.model.add_constant(b.graph, self.coded.codes, f"{b.stem}.q", self.like)
+        return self._codes
+
+    @property
+    def channel_scale(self) -> Array | None:
+        """The scale as one vector if it varies along one axis, or as a scalar."""
+        scale = self.coded.scale
+        if scale is None:
+            return None
+        wide = [dim for dim in scale.shape if dim > 1]
+        if len(wide) > 1:
+            return None
+        return scale.reshape(-1) if wide else scale.reshape(())
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One row of the table of readers.
+
+    `minimum_opset`: of the operators it writes. `loaded_bits`: what an element takes in memory
+    once the runtime has folded what it folds.
+    """
+
+    name: str
+    minimum_opset: int
+    loaded_bits: int
+    allows: Callable[[Use, Coded], No | None]
+    read: Callable[[Use, Stored], None]

@@ -1,0 +1,99 @@
+"""The forms: dense, half, affine."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from onnx_compress.ir.errors import PreconditionError
+from onnx_compress.ir.graph.dead import remove_unused
+from onnx_compress.ir.graph.patterns import No
+from onnx_compress.ir.graph.tensors import Array, np_dtype
+from onnx_compress.ir.weights.forms import codec, dequantize, dynamic, gathered
+from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
+from onnx_compress.ir.weights.weight import Use, Weight
+
+READERS: dict[str, Reader] = {
+    reader.name: reader
+    for reader in (codec.READER, gathered.READER, dynamic.READER, dequantize.READER)
+}
+
+LARGEST_HALF = 65504.0
+
+
+@dataclass(frozen=True, eq=False)
+class Dense:
+    """The plain numbers, in the type they had."""
+
+    name: ClassVar[str] = "dense"
+    array: Array
+
+    def decode(self) -> Array:
+        """The array itself."""
+        return self.array
+
+    def nbytes(self) -> int:
+        """Bytes of the array."""
+        return int(self.array.nbytes)
+
+    def emit(self, weight: Weight) -> None:
+        """Replace the numbers where they are."""
+        weight.model.set_constant(weight.value, self.array)
+
+
+@dataclass(frozen=True, eq=False)
+class Affine(Coded):
+    """int8 codes with scales:  W ~ codes * scale."""
+
+    name: ClassVar[str] = "affine"
+
+    def emit(self, weight: Weight) -> None:
+        """Each use reads in the way that `readers` says; the rest is decoded once for all."""
+        emit(self, weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Half(Coded):
+    """float16 storage:  W ~ Cast(codes). Computation stays in the type it was."""
+
+    name: ClassVar[str] = "half"
+
+    def emit(self, weight: Weight) -> None:
+        """Gather picks from the float16 table; the rest is cast once for all."""
+        emit(self, weight)
+
+    @staticmethod
+    def of(weight: Weight, array: Array) -> "Half | No":
+        """The nearest float16 numbers; `No` where they do not fit."""
+        if not (np.abs(array) <= LARGEST_HALF).all():
+            return No("holds values above 65504, NaN or infinity")
+        coded = Half(array.astype(np.float16), None, None, weight.element, str(array.dtype))
+        readers = {use: "gathered" for use in weight.uses if gathered.allows(use, coded) is None}
+        return Half(coded.codes, None, None, coded.element, coded.dtype, readers)
+
+
+def emit(coded: Coded, weight: Weight) -> None:
+    """Put a coded weight into the graph. Raises PreconditionError if a use does not allow it."""
+    for use in weight.uses:
+        refused = READERS[coded.readers.get(use, "codec")].allows(use, coded)
+        if refused is not None:
+            raise PreconditionError(refused.reason, "choose another reader", use.node.name)
+    model = weight.model
+    stored = Stored(weight, coded, model.tensor(weight.value))
+    for use in weight.uses:
+        operand = use.operand
+        READERS[coded.readers.get(use, "codec")].read(use, stored)
+        remove_unused(model, [operand])
+    if weight.value.is_used:
+        codec.decode_all(stored)
+
+
+def minimum_opset(coded: Coded, uses: tuple[Use, ...]) -> int:
+    """Version of the default operator set that all its readers need."""
+    return max(READERS[coded.readers.get(use, "codec")].minimum_opset for use in uses)
+
+
+def affine(weight: Weight, codes: Array, scale: Array, readers: dict[Use, str]) -> Affine:
+    """Codes and scales as a form of this weight; scales in its own type."""
+    dtype = np_dtype(weight.element)
+    return Affine(codes, scale.astype(dtype), None, weight.element, str(dtype), readers)

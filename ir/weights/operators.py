@@ -1,0 +1,89 @@
+"""Which operators have weights, in which slots, and where the axes are: one row an operator.
+
+`multiplies` tells that the node computes input x weight as one matrix product over the last axis
+of its other input, which the integer products of ONNX can replace.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from onnx_compress.ir.graph.patterns import No
+from onnx_compress.ir.graph.view import Node
+from onnx_compress.ir.weights.layout import (
+    Layout,
+    along,
+    batched_rows,
+    columns_first,
+    rows_first,
+    transposed_convolution,
+)
+
+Shape = tuple[int, ...]
+Read = Callable[[Node, Shape], Layout | No]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """Slots that may hold weights, and the layout of each."""
+
+    slots: Mapping[int, Read]
+    multiplies: frozenset[int] = field(default_factory=frozenset)
+    gathers: bool = False
+
+
+def _ranked(rank: int, read: Read) -> Read:
+    def checked(node: Node, shape: Shape) -> Layout | No:
+        return read(node, shape) if len(shape) >= rank else No(f"a weight of rank {len(shape)}")
+
+    return checked
+
+
+def _conv(node: Node, shape: Shape) -> Layout | No:
+    groups = node.attribute("group", 1)
+    if shape[0] % groups:
+        return No(f"{shape[0]} channels in {groups} groups")
+    return rows_first(shape, groups)
+
+
+def _conv_transpose(node: Node, shape: Shape) -> Layout | No:
+    groups = node.attribute("group", 1)
+    if shape[0] % groups:
+        return No(f"{shape[0]} channels in {groups} groups")
+    return transposed_convolution(shape, groups)
+
+
+def _gemm_a(node: Node, shape: Shape) -> Layout | No:
+    return columns_first(shape) if node.attribute("transA", 0) else rows_first(shape)
+
+
+def _gemm_b(node: Node, shape: Shape) -> Layout | No:
+    return rows_first(shape) if node.attribute("transB", 0) else columns_first(shape)
+
+
+def _left(_: Node, shape: Shape) -> Layout | No:
+    return batched_rows(shape)
+
+
+def _right(_: Node, shape: Shape) -> Layout | No:
+    return columns_first(shape)
+
+
+def _gather(node: Node, shape: Shape) -> Layout | No:
+    return along(shape, node.attribute("axis", 0) % len(shape))
+
+
+_CONV = Operator({1: _ranked(3, _conv)})
+_RECURRENT = Operator({1: _ranked(3, _left), 2: _ranked(3, _left)})
+
+OPERATORS: dict[str, Operator] = {
+    "Conv": _CONV,
+    "com.microsoft.FusedConv": _CONV,
+    "ConvTranspose": Operator({1: _ranked(3, _conv_transpose)}),
+    "Gemm": Operator({0: _ranked(2, _gemm_a), 1: _ranked(2, _gemm_b)}, frozenset({1})),
+    "MatMul": Operator({0: _ranked(2, _left), 1: _ranked(2, _right)}, frozenset({1})),
+    "Gather": Operator({0: _ranked(2, _gather)}, gathers=True),
+    "LSTM": _RECURRENT,
+    "GRU": _RECURRENT,
+    "RNN": _RECURRENT,
+    "com.microsoft.Attention": Operator({1: _ranked(2, _right)}),
+}

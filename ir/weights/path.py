@@ -1,0 +1,163 @@
+"""The way from a stored tensor to the operand that an operator reads.
+
+    stored --Identity | Cast | Transpose | Reshape--> ... --> operand
+"""
+
+from dataclasses import dataclass
+from math import prod
+
+from onnx_compress.ir.graph.model import Model
+from onnx_compress.ir.graph.patterns import No
+from onnx_compress.ir.graph.tensors import Array, dims, element_type, type_name
+from onnx_compress.ir.graph.view import Node, Value
+
+STEPS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_LONGEST = 16
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node on the way: axes permuted by `perm`, or the shape changed to `shape`."""
+
+    node: Node
+    shape: tuple[int, ...]
+    perm: tuple[int, ...] | None = None
+
+    @property
+    def moves(self) -> bool:
+        """Whether it does anything to the places of the numbers."""
+        return self.perm is not None or self.node.op not in ("Identity", "Cast")
+
+
+@dataclass(frozen=True)
+class Path:
+    """From `root`, the stored tensor, over `steps` to the operand."""
+
+    root: Value
+    steps: tuple[Step, ...]
+    shape: tuple[int, ...]  # of the operand
+
+    @property
+    def moves(self) -> bool:
+        """Whether the operand differs from the stored tensor in shape or order."""
+        return any(step.moves for step in self.steps)
+
+    def apply(self, array: Array) -> Array:
+        """The operand for these stored numbers."""
+        for step in self.steps:
+            array = array.transpose(step.perm) if step.perm else array.reshape(step.shape)
+        return array
+
+    def stored_axes(self, axes: tuple[int, ...], stored: tuple[int, ...]) -> tuple[int, ...]:
+        """The axes of the stored tensor that are these axes of the operand; lost ones left out."""
+        for step in reversed(self.steps):
+            before = self._shape_before(step, stored)
+            if step.perm is not None:
+                axes = tuple(step.perm[axis] for axis in axes)
+            elif before != step.shape:
+                found = [_same_axis(step.shape, axis, before) for axis in axes]
+                axes = tuple(axis for axis in found if axis is not None)
+        return tuple(sorted(axes))
+
+    def _shape_before(self, step: Step, stored: tuple[int, ...]) -> tuple[int, ...]:
+        place = self.steps.index(step)
+        return self.steps[place - 1].shape if place else stored
+
+
+def _same_axis(shape: tuple[int, ...], axis: int, before: tuple[int, ...]) -> int | None:
+    """The axis of a reshaped tensor that runs over the same elements."""
+    for other in range(len(before)):
+        if before[other] == shape[axis] and prod(before[:other]) == prod(shape[:axis]):
+            return other
+    return None
+
+
+def trace(model: Model, value: Value) -> Path | No:
+    """Follow an operand back to the tensor it is stored in.
+
+    `No` where it is computed (from an input, or from integer codes), with what is known of it.
+    """
+    nodes: list[Node] = []
+    at = value
+    while model.tensor(at) is None:
+        node = at.producer
+        if model.is_overridable(at) and at.tensor is not None:
+            return No("the caller may override it: it is an input with a default")
+        if node is None or node.op not in STEPS or len(nodes) >= _LONGEST:
+            return _computed(model, node)
+        nodes.append(node)
+        following = node.input(0)
+        if following is None:
+            return No("computed at run time")
+        at = following
+    tensor = model.tensor(at)
+    if tensor is None:
+        return No("computed at run time")
+    kind = type_name(element_type(tensor))
+    if not kind.startswith(("FLOAT", "DOUBLE", "BFLOAT16")) or kind.startswith("FLOAT8"):
+        return No(f"already quantized: stored as {kind}")
+    steps: list[Step] = []
+    shape = dims(tensor)
+    for node in reversed(nodes):
+        step = _step(model, node, shape)
+        if isinstance(step, No):
+            return step
+        steps.append(step)
+        shape = step.shape
+    return Path(at, tuple(steps), shape)
+
+
+def _computed(model: Model, node: Node | None) -> No:
+    """Why an operand has no stored tensor: integer codes behind it are worth a word."""
+    seen = 0
+    todo = [node]
+    while todo and seen < _LONGEST:
+        at = todo.pop(0)
+        seen += 1
+        if at is None:
+            continue
+        for value in at.inputs:
+            tensor = model.tensor(value)
+            kind = type_name(element_type(tensor)) if tensor is not None else ""
+            if at.op in ("DequantizeLinear", "Cast") and "INT" in kind:
+                return No(f"already quantized: stored as {kind}")
+            if value is not None and value.producer and at.op in (*STEPS, "Mul", "Sub"):
+                todo.append(value.producer)
+    return No("computed at run time")
+
+
+def _step(model: Model, node: Node, shape: tuple[int, ...]) -> Step | No:
+    if node.op in ("Identity", "Cast"):
+        return Step(node, shape)
+    if node.op == "Transpose":
+        perm = tuple(node.attribute("perm", tuple(reversed(range(len(shape))))))
+        return Step(node, tuple(shape[axis] for axis in perm), perm)
+    if node.op == "Flatten":
+        axis = node.attribute("axis", 1)
+        axis += len(shape) if axis < 0 else 0
+        return Step(node, (prod(shape[:axis]), prod(shape[axis:])))
+    given = model.constant(node.input(1))
+    if node.op == "Reshape":
+        if given is None:
+            return No("reshaped at run time")
+        return Step(node, _reshaped(shape, [int(dim) for dim in given], node))
+    axes = given if given is not None else node.attribute("axes")
+    ones = [axis for axis, dim in enumerate(shape) if dim == 1]
+    if node.op == "Squeeze":
+        chosen = [int(a) % len(shape) for a in axes] if axes is not None else ones
+        return Step(node, tuple(dim for axis, dim in enumerate(shape) if axis not in chosen))
+    if axes is None:
+        return No("unsqueezed at run time")
+    rank = len(shape) + len(axes)
+    new = {int(axis) % rank for axis in axes}
+    rest = iter(shape)
+    return Step(node, tuple(1 if axis in new else next(rest) for axis in range(rank)))
+
+
+def _reshaped(shape: tuple[int, ...], wanted: list[int], node: Node) -> tuple[int, ...]:
+    keep = not node.attribute("allowzero", 0)
+    out = [shape[i] if dim == 0 and keep else dim for i, dim in enumerate(wanted)]
+    if -1 in out:
+        known = prod(dim for dim in out if dim != -1)
+        out[out.index(-1)] = prod(shape) // max(known, 1)
+    return tuple(out)
