@@ -16,8 +16,10 @@ import numpy as np
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import files
+from onnx_compress.ir.graph.clone import clone
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.tensors import Array
+from onnx_compress.ir.graph.view import Value
 
 Feed = Mapping[str, Array]
 
@@ -96,6 +98,28 @@ def _port(port: Any) -> Port:
     kind = _DTYPES.get(port.type)
     shape = tuple(dim if isinstance(dim, int | str) else None for dim in port.shape or ())
     return Port(port.name, np.dtype(kind) if kind else None, shape)
+
+
+def observe_shapes(model: Model, feed: Feed, values: Sequence[Value]) -> dict[Value, tuple[int, ...]]:
+    """The shapes that values of the main graph have in one run.
+
+    A Shape operator on each gives its shape out, so that no more memory is held than in any run.
+    Raises InvalidError where the model does not run.
+    """
+    probe = clone(model)
+    named = {value.name: value for value in values}
+    found = [v for node in probe.graph.nodes for v in node.outputs if v and v.name in named]
+    asked: list[str] = []
+    for value in found:
+        shape = probe.add_node(probe.graph, "Shape", [value])
+        probe.graph.outputs.append((shape, None))
+        asked.append(value.name)
+    session = Session(probe, optimize=False)
+    results = session.run(feed)[len(model.graph.outputs) :]
+    return {
+        named[name]: tuple(int(dim) for dim in shape)
+        for name, shape in zip(asked, results, strict=True)
+    }
 
 
 def versions() -> dict[str, str]:

@@ -9,7 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from onnx import ModelProto, NodeProto, SparseTensorProto, TensorProto, helper
+import numpy as np
+from onnx import (
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    helper,
+    numpy_helper,
+)
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import tensors
@@ -87,11 +95,7 @@ class Model:
         if value.tensor is not None:
             return None if self.is_overridable(value) else value.tensor
         if value.producer is not None and value.producer.op == "Constant":
-            found = value.producer.attribute("value")
-            if isinstance(found, TensorProto):
-                return found
-            sparse = value.producer.attribute("sparse_value")
-            return sparse if isinstance(sparse, SparseTensorProto) else None
+            return _of_constant_node(value.producer)
         return None
 
     def constant(self, value: Value | None) -> Array | None:
@@ -342,3 +346,16 @@ class Model:
         else:
             self.shell.opset_import.add(domain=domain, version=version)
         self.edits += 1
+
+
+def _of_constant_node(node: Node) -> Tensor | None:
+    for name in ("value", "sparse_value"):
+        found = node.attribute(name)
+        if isinstance(found, TensorProto | SparseTensorProto):
+            return found
+    for name, dtype in (("value_int", np.int64), ("value_float", np.float32)):
+        for key in (name, f"{name}s"):
+            found = node.attribute(key)
+            if found is not None:
+                return numpy_helper.from_array(np.asarray(found, dtype))
+    return None

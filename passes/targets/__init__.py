@@ -1,1 +1,1 @@
-"""TODO."""
+"""The shipped targets, one file each."""

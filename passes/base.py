@@ -1,0 +1,183 @@
+"""Pass: one transformation, as a frozen dataclass whose fields are its options.
+
+    @dataclass(frozen=True)
+    class Prune(Pass):
+        name: ClassVar[str] = "prune"
+        sparsity: float | None = option(None, "share of weights to set to zero", low=0, high=0.99)
+
+        def run(self, model, context) -> Report: ...
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar
+
+from onnx_compress.ir.errors import OptionError
+from onnx_compress.ir.graph import Model
+from onnx_compress.ir.runtime import Feed
+from onnx_compress.passes.target import Target
+
+
+class Phase(IntEnum):
+    """Where in a pipeline a pass stands."""
+
+    CLEAN = 0
+    STRUCTURE = 1
+    FACTOR = 2
+    MASK = 3
+    ENCODE = 4
+    WRAP = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a report: what was done to `subject`, or why it was left alone."""
+
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a pass did. `summary` is one line; without changes the model must be as it was."""
+
+    changes: tuple[Entry, ...] = ()
+    skipped: tuple[Entry, ...] = ()
+    summary: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def modified(self) -> bool:
+        """Whether the model was changed."""
+        return bool(self.changes)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something a caller may want to show: `kind` is "stage", "progress" or "warning"."""
+
+    kind: str
+    text: str
+    done: int = 0
+    total: int = 0
+
+
+def ignore(_: Event) -> None:
+    """The listener that does nothing."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may look at besides the model.
+
+    `sample`: one input, for the shapes of a run. `fit`: real inputs to fit on; empty if the user
+    gave none. `calibrated`: whether there are any.
+    """
+
+    target: Target
+    sample: Feed
+    fit: Sequence[Feed] = ()
+    seed: int = 0
+    emit: Callable[[Event], None] = ignore
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether the user gave data."""
+        return bool(self.fit)
+
+
+def option(
+    default: Any,
+    help: str,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[Any, ...] = (),
+) -> Any:
+    """A field of a pass: its default, what it means, and what values it takes."""
+    return field(
+        default=default,
+        metadata={"help": help, "low": low, "high": high, "choices": choices},
+    )
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One transformation of a model.
+
+    `exact`: the outputs stay the same up to rounding. `adds_bytes`: what it may add to a file.
+    """
+
+    name: ClassVar[str]
+    exact: ClassVar[bool] = False
+    adds_bytes: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        """Check the options. Raises OptionError."""
+        hints = typing.get_type_hints(type(self))
+        for entry in dataclasses.fields(self):
+            if entry.metadata:
+                value = getattr(self, entry.name)
+                if value is not None:
+                    _check(f"{self.name}({entry.name})", value, hints[entry.name], entry.metadata)
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands, as configured."""
+        raise NotImplementedError
+
+    def settings(self, context: Context) -> tuple["Pass", ...]:
+        """The configurations to choose from, the strongest first.
+
+        A pass whose numbers are all given has one, itself. Of several the first within the error
+        allowed is taken; if none is, the last is taken if the pass is `obeyed`.
+        """
+        return (self,)
+
+    @property
+    def obeyed(self) -> bool:
+        """Whether the user gave a number, which then holds whatever the error."""
+        return True
+
+    def run(self, model: Model, context: Context) -> Report:
+        """Change the model. It may be thrown away afterwards, so it need not be left intact."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        """As written in a pipeline."""
+        given = [
+            f"{entry.name}={_text(getattr(self, entry.name))}"
+            for entry in dataclasses.fields(self)
+            if getattr(self, entry.name) != entry.default
+        ]
+        return f"{self.name}({', '.join(given)})" if given else self.name
+
+
+def _text(value: Any) -> str:
+    return {True: "true", False: "false"}.get(value, repr(value)) if value is True or (
+        value is False
+    ) else repr(value)
+
+
+def _check(where: str, value: Any, hint: Any, rules: Any) -> None:
+    kinds = [kind for kind in _kinds(hint) if kind is not type(None)]
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if type(value) not in kinds and not (whole and float in kinds):
+        names = " or ".join(kind.__name__ for kind in kinds)
+        raise OptionError(f"takes {names}, not {value!r}", "see the README for its options", where)
+    low, high, choices = rules["low"], rules["high"], rules["choices"]
+    if choices and value not in choices:
+        allowed = ", ".join(str(choice) for choice in choices)
+        raise OptionError(f"{value!r} is not one of {allowed}", "choose one of them", where)
+    outside = (low is not None and not value >= low) or (high is not None and not value <= high)
+    if outside:
+        raise OptionError(f"{value!r} is out of bounds", f"between {low} and {high}", where)
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return typing.get_args(hint)
+    return (hint,)

@@ -1,0 +1,118 @@
+"""Target: what is fast where, as data.
+
+A target is a file: how fast each reader is by shape, multiples that channel counts should keep,
+whether integer products saturate, the newest operator set. Passes choose by it and never by a
+stopwatch, so that equal inputs give equal bytes.
+"""
+
+import math
+import platform
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from onnx_compress.ir.errors import OptionError
+
+_ROWS = (1, 16, 128)  # of activations, as measured
+_FOLDER = "onnx_compress.passes.targets"
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of machine and runtime.
+
+    `speed`: reader -> rows [columns, rows, ratio at M = 1, 16, 128], time of float32 over time of
+    the reader. `maximum_opset`: newest operator set that a pass may raise a model to; 0: any.
+    """
+
+    name: str
+    description: str
+    measured: bool
+    channel_multiple: int
+    saturates: bool
+    maximum_opset: int
+    features: tuple[str, ...]
+    speed: Mapping[str, Sequence[Sequence[float]]]
+
+    def product_speed(self, reader: str, columns: int, rows: int, m: int | None) -> float | None:
+        """How much faster a matrix product is in this form; None where the target has no such form.
+
+        `m`: rows of activations; unknown counts as the slowest. Taken from the measured size
+        nearest in the number of weights, and between the measured M by logarithm.
+        """
+        table = self.speed.get(reader)
+        if not table:
+            return None
+        size = math.log(max(columns * rows, 1))
+        ratios = min(table, key=lambda row: abs(math.log(row[0] * row[1]) - size))[2:]
+        if m is None:
+            return min(ratios)
+        at = math.log(min(max(m, _ROWS[0]), _ROWS[-1]))
+        for low in range(len(_ROWS) - 1):
+            left, right = math.log(_ROWS[low]), math.log(_ROWS[low + 1])
+            if at <= right:
+                share = (at - left) / (right - left)
+                return ratios[low] * (1 - share) + ratios[low + 1] * share
+        return ratios[-1]
+
+
+def shipped() -> list[str]:
+    """Names of the targets that come with the package."""
+    files = resources.files(_FOLDER).iterdir()
+    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+
+
+def load(name: str) -> Target:
+    """A shipped target by name, or one from a TOML file. Raises OptionError."""
+    try:
+        if name in shipped():
+            text = resources.files(_FOLDER).joinpath(f"{name}.toml").read_text("utf-8")
+        else:
+            text = Path(name).read_text("utf-8")
+        return _parse(Path(name).stem if name.endswith(".toml") else name, tomllib.loads(text))
+    except OSError:
+        hint = f"shipped are {', '.join(shipped())}; or give the path of a .toml file"
+        raise OptionError(f"no target {name!r}", hint) from None
+    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+        hint = "compare it with a file in passes/targets"
+        raise OptionError(f"the target {name} cannot be read: {error}", hint) from None
+
+
+def _parse(name: str, data: dict[str, Any]) -> Target:
+    speed = {reader: table["product"] for reader, table in data.get("speed", {}).items()}
+    for reader, rows in speed.items():
+        for row in rows:
+            if len(row) != 2 + len(_ROWS) or not all(float(number) > 0 for number in row):
+                raise ValueError(f"speed.{reader} has the row {row}")
+    return Target(
+        name=name,
+        description=str(data["description"]),
+        measured=bool(data["measured"]),
+        channel_multiple=int(data["channel_multiple"]),
+        saturates=bool(data["saturates"]),
+        maximum_opset=int(data["maximum_opset"]),
+        features=tuple(data["features"]),
+        speed=speed,
+    )
+
+
+@cache
+def host() -> Target:
+    """The shipped target that fits this processor."""
+    import llvmlite.binding as llvm
+
+    try:
+        features = {name for name, has in llvm.get_host_cpu_features().items() if has}
+    except RuntimeError:  # not known for every processor
+        features = set()
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return load("arm64")
+    for name in ("avx512-vnni", "avx2"):
+        target = load(name)
+        if set(target.features) <= features:
+            return target
+    return load("portable")
