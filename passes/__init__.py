@@ -1,1 +1,19 @@
-"""TODO."""
+"""Passes, and what they stand on."""
+
+from onnx_compress.passes.base import Context, Entry, Event, Pass, Phase, Report, option
+from onnx_compress.passes.pipeline import Outcome, Pipeline, Stage
+from onnx_compress.passes.target import Target
+
+__all__ = [
+    "Context",
+    "Entry",
+    "Event",
+    "Outcome",
+    "Pass",
+    "Phase",
+    "Pipeline",
+    "Report",
+    "Stage",
+    "Target",
+    "option",
+]

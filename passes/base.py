@@ -157,9 +157,7 @@ class Pass:
 
 
 def _text(value: Any) -> str:
-    return {True: "true", False: "false"}.get(value, repr(value)) if value is True or (
-        value is False
-    ) else repr(value)
+    return repr(value).lower() if isinstance(value, bool) else repr(value)
 
 
 def _check(where: str, value: Any, hint: Any, rules: Any) -> None:

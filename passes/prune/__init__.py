@@ -1,1 +1,5 @@
-"""TODO."""
+"""Pruning."""
+
+from onnx_compress.passes.prune.prune import Prune
+
+__all__ = ["Prune"]

@@ -1,0 +1,50 @@
+"""Equal constants:  W1 == W2  ->  W1 twice"""
+
+import hashlib
+
+from onnx_compress.ir.graph import Graph, Model
+from onnx_compress.ir.graph.dead import remove_unused
+from onnx_compress.ir.graph.tensors import Tensor, dims, element_type
+from onnx_compress.ir.graph.view import Value
+from onnx_compress.passes.base import Entry, Report
+
+Key = tuple[int, tuple[int, ...]]
+
+
+def share_constants(model: Model) -> Report:
+    """Let the readers of equal constants of one graph read the first of them."""
+    changes: list[Entry] = []
+    for graph in list(model.graphs()):
+        alike: dict[Key, list[Value]] = {}
+        for value, tensor in _constants(model, graph):
+            alike.setdefault((element_type(tensor), dims(tensor)), []).append(value)
+        for values in alike.values():
+            if len(values) > 1:
+                changes += _merge(model, values)
+    return Report(tuple(changes))
+
+
+def _constants(model: Model, graph: Graph) -> list[tuple[Value, Tensor]]:
+    made = [n.output for n in graph.nodes if n.op == "Constant" and n.outputs]
+    found = []
+    for value in (*graph.initializers, *made):
+        tensor = model.tensor(value)
+        if tensor is not None and not value.exits and not value.is_input:
+            found.append((value, tensor))
+    return found
+
+
+def _merge(model: Model, values: list[Value]) -> list[Entry]:
+    first: dict[bytes, Value] = {}
+    changes: list[Entry] = []
+    for value in values:
+        array = model.constant(value)
+        if array is None or array.dtype == object:
+            continue
+        digest = hashlib.sha256(array.tobytes()).digest()
+        kept = first.setdefault(digest, value)
+        if kept is not value:
+            changes.append(Entry(value.name, f"equal to {kept.name}"))
+            model.replace_uses(value, kept)
+            remove_unused(model, [value])
+    return changes

@@ -1,0 +1,183 @@
+"""Pipeline: passes in order, each verified on a copy before it counts.
+
+    model --clone--> trial --pass--> trial --check--> model        or the trial is thrown away
+
+A pass without numbers offers settings, the strongest first; the first one within its share of the
+error that is left is taken. Errors add as squares; the last such pass takes the rest.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import ClassVar
+
+from onnx_compress.ir.errors import OrderError, PassError, PreconditionError, VerificationError
+from onnx_compress.ir.graph import Model, clone
+from onnx_compress.ir.graph.files import file_size
+from onnx_compress.passes.base import Context, Entry, Event, Pass, Phase, Report
+from onnx_compress.passes.grammar import parse
+from onnx_compress.passes.verify import EXACT_DB, Quality, Reference, check
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What became of one pass. `quality` is that of the model after it, against the original."""
+
+    name: str
+    report: Report
+    bytes_before: int
+    bytes_after: int
+    quality: Quality | None
+    seconds: float
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The model after all passes, and what became of each."""
+
+    model: Model
+    stages: tuple[Stage, ...]
+
+
+@dataclass(frozen=True)
+class Pipeline(Pass):
+    """Passes in order; a pass itself, which runs them without checks."""
+
+    name: ClassVar[str] = "pipeline"
+    passes: tuple[Pass, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check the order. Raises OrderError, which names both passes."""
+        for before, after in zip(self.passes, self.passes[1:], strict=False):
+            if before.phase > after.phase:
+                raise OrderError(
+                    f"{before} cannot come before {after}",
+                    f"write {after},{before}: the later phase would be undone",
+                )
+
+    @staticmethod
+    def parse(text: str, fold: bool = False) -> "Pipeline":
+        """From text; with `fold`, exact clean-up comes first. Raises PipelineError.
+
+        `Pipeline.parse(str(p)) == p`.
+        """
+        passes = parse(text)
+        if fold and not (passes and passes[0].phase == Phase.CLEAN):
+            passes = [*parse("fold"), *passes]
+        return Pipeline(tuple(passes))
+
+    @property
+    def phase(self) -> Phase:
+        """That of its first pass."""
+        return self.passes[0].phase if self.passes else Phase.CLEAN
+
+    def __str__(self) -> str:
+        return ",".join(str(item) for item in self.passes)
+
+    def run(self, model: Model, context: Context) -> Report:
+        """Run all passes, each as configured, with the first of its settings."""
+        reports = [item.settings(context)[0].run(model, context) for item in self.passes]
+        return Report(
+            tuple(entry for report in reports for entry in report.changes),
+            tuple(entry for report in reports for entry in report.skipped),
+        )
+
+    def run_checked(
+        self,
+        model: Model,
+        context: Context,
+        reference: Reference,
+        max_error: float,
+        keep_going: bool = False,
+    ) -> Outcome:
+        """Run the passes one by one on copies, and keep what holds.
+
+        Raises VerificationError where a pass breaks the model, unless `keep_going`.
+        """
+        runner = _Runner(model, context, reference, max_error, keep_going)
+        for at, item in enumerate(self.passes):
+            left = sum(1 for later in self.passes[at:] if not later.exact and not later.obeyed)
+            runner.stage(item, max(left, 1))
+        return Outcome(runner.model, tuple(runner.stages))
+
+
+class _Runner:
+    def __init__(
+        self,
+        model: Model,
+        context: Context,
+        reference: Reference,
+        max_error: float,
+        keep_going: bool,
+    ) -> None:
+        self.model, self.context, self.reference = model, context, reference
+        self.max_error, self.keep_going = max_error, keep_going
+        self.interface = model.interface()
+        self.spent = 0.0
+        self.stages: list[Stage] = []
+
+    def stage(self, item: Pass, shares: int) -> None:
+        """Run one pass; `shares`: how many passes share the error that is left."""
+        self.context.emit(Event("stage", str(item)))
+        start = time.perf_counter()
+        before = file_size(self.model)
+        name, report, quality, failure = str(item), Report(), None, ""
+        try:
+            name, report, quality = self._choose(item, shares)
+        except PassError as error:
+            if not self.keep_going:
+                raise _named(error, item) from error
+            failure = str(error)
+        after = file_size(self.model)
+        seconds = time.perf_counter() - start
+        self.stages.append(Stage(name, report, before, after, quality, seconds, failure))
+
+    def _choose(self, item: Pass, shares: int) -> tuple[str, Report, Quality | None]:
+        left = max(self.max_error**2 - self.spent**2, 0.0)
+        allowed = sqrt(self.spent**2 + left / shares)
+        refused: list[Entry] = []
+        settings: Sequence[Pass] = item.settings(self.context)
+        for at, setting in enumerate(settings):
+            trial = clone(self.model)
+            report = setting.run(trial, self.context)
+            if not report.modified:
+                return str(setting), _with(report, refused), None
+            if not item.obeyed and not _saves(trial, self.model):
+                refused.append(Entry(str(setting), "saves neither bytes nor time here: not taken"))
+                continue
+            quality = check(trial, self.interface, self.reference)
+            if item.exact and quality.sqnr_db < EXACT_DB:
+                raise VerificationError(
+                    f"an exact pass changed the outputs ({quality.sqnr_db:.0f} dB)",
+                    "this is a bug; run without it and report the model",
+                )
+            last = item.obeyed and at == len(settings) - 1
+            if item.exact or last or quality.error <= allowed:
+                self.model = trial
+                self.spent = max(self.spent, min(quality.error, self.max_error))
+                return str(setting), _with(report, refused), quality
+            text = f"error {quality.error:.3g} is above {allowed:.3g}, its share: not taken"
+            refused.append(Entry(str(setting), text))
+        summary = "nothing taken" if refused else "nothing to try"
+        return str(item), Report(skipped=tuple(refused), summary=summary), None
+
+
+def _saves(trial: Model, model: Model) -> bool:
+    return file_size(trial) < file_size(model)
+
+
+def _with(report: Report, refused: list[Entry]) -> Report:
+    skipped = (*refused, *report.skipped)
+    return Report(report.changes, skipped, report.summary, report.notes)
+
+
+def _named(error: PassError, item: Pass) -> PassError:
+    if isinstance(error, PreconditionError):
+        return type(error)(error.message, error.hint, str(item))
+    hint = error.hint or "run with --keep-going to go on without this pass"
+    return type(error)(error.message, hint, str(item))
+
+
+Listener = Callable[[Event], None]

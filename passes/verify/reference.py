@@ -1,0 +1,43 @@
+"""What the original model gives on the samples that results are judged on."""
+
+import pickle
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from onnx_compress.ir.errors import CalibrationError, InvalidError
+from onnx_compress.ir.graph import Model
+from onnx_compress.ir.runtime import Feed, Session
+from onnx_compress.passes.verify.quality import Quality, Tally
+
+
+class Reference:
+    """Outputs of the original, computed once and kept in a scratch file, not in memory."""
+
+    def __init__(self, session: Session, feeds: Sequence[Feed]) -> None:
+        """Run the original on the samples. Raises CalibrationError where it cannot."""
+        self.feeds = feeds
+        self.names = [port.name for port in session.outputs]
+        self._file = tempfile.TemporaryFile(prefix="onnx-compress-")
+        for number, feed in enumerate(feeds):
+            try:
+                outputs = session.run(feed)
+            except InvalidError as error:
+                hint = "check names, shapes and types of the data"
+                raise CalibrationError(error.message, hint, f"sample {number}") from None
+            pickle.dump(outputs, self._file, protocol=pickle.HIGHEST_PROTOCOL)
+
+    def outputs(self) -> Iterator[list[Any]]:
+        """Outputs sample by sample."""
+        self._file.seek(0)
+        for _ in self.feeds:
+            yield pickle.load(self._file)
+
+    def judge(self, model: Model | Session) -> Quality:
+        """Compare a model with the original. Raises InvalidError if it does not load or run."""
+        session = model if isinstance(model, Session) else Session(model)
+        tallies = [Tally(name) for name in self.names]
+        for feed, expected in zip(self.feeds, self.outputs(), strict=True):
+            for tally, r, y in zip(tallies, expected, session.run(feed), strict=True):
+                tally.add(r, y)
+        return Quality(tuple(tally.result() for tally in tallies))

@@ -1,0 +1,119 @@
+"""Inputs drawn where the user gives none: from shapes, types and use.
+
+Indices keep within the table they pick from, other integers and masks are one, images of bytes
+are any bytes, floats are normal. Open dimensions are tried until the model runs.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from onnx_compress.ir.errors import CalibrationError, InvalidError
+from onnx_compress.ir.graph import Model, Value
+from onnx_compress.ir.graph.tensors import dims
+from onnx_compress.ir.runtime import Feed, Port, Session
+
+# sizes for the open dimensions after the first, by how many there are in an input
+_SIZES: dict[int, tuple[tuple[int, ...], ...]] = {
+    1: ((16,), (32,), (64,), (128,), (8,), (1,), (256,), (1024,), (16000,)),
+    2: ((64, 64), (224, 224), (48, 192), (32, 128), (320, 320), (16, 16), (640, 640), (1, 16)),
+    3: ((3, 64, 64), (3, 224, 224), (1, 64, 64), (16, 16, 16), (1, 1, 16)),
+}
+_PASSED_ON = (
+    "Identity Cast Reshape Squeeze Unsqueeze Flatten Transpose Slice Concat Expand Split Clip "
+    "Add Max Min Where Tile"
+).split()
+
+
+def draw(model: Model, session: Session, count: int, seed: int) -> list[Feed]:
+    """`count` inputs that the model accepts. Raises CalibrationError if none are found."""
+    bounds = {value.name: _bound(model, value) for value in model.inputs()}
+    last = "its inputs are not tensors of numbers"
+    for sizes in _choices(session.inputs):
+        rng = np.random.default_rng(seed)
+        feeds = []
+        for _ in range(count):
+            feed = {}
+            for port in session.inputs:
+                array = _array(port, sizes[port.name], bounds.get(port.name), rng)
+                if array is not None:
+                    feed[port.name] = array
+            feeds.append(feed)
+        if len(feeds[0]) < len(session.inputs):
+            break
+        try:
+            session.run(feeds[0])
+        except InvalidError as error:
+            last = error.message
+            continue
+        return list(feeds)
+    hint = "give real inputs with --calib FILE.npz"
+    raise CalibrationError(f"no inputs could be drawn that the model accepts: {last}", hint)
+
+
+def _choices(ports: list[Port]) -> Iterator[dict[str, tuple[int, ...]]]:
+    """Shapes for all inputs; dimensions of one name are equal everywhere."""
+    widest = max((len(_open(port)) for port in ports), default=0)
+    for attempt in range(len(_SIZES.get(min(max(widest, 1), 3), ()))):
+        named: dict[str, int] = {}
+        shapes: dict[str, tuple[int, ...]] = {}
+        for port in ports:
+            table = _SIZES[min(max(len(_open(port)), 1), 3)]
+            sizes = list(table[min(attempt, len(table) - 1)])
+            shape: list[int] = []
+            for axis, dim in enumerate(port.shape):
+                if isinstance(dim, int):
+                    shape.append(dim)
+                    continue
+                size = 1 if axis == 0 else (sizes.pop(0) if sizes else 16)
+                if isinstance(dim, str) and dim and dim != "?":
+                    size = named.setdefault(dim, size)
+                shape.append(size)
+            shapes[port.name] = tuple(shape)
+        yield shapes
+        if not widest:
+            return
+
+
+def _open(port: Port) -> list[int]:
+    return [axis for axis, dim in enumerate(port.shape) if axis and not isinstance(dim, int)]
+
+
+def _array(
+    port: Port, shape: tuple[int, ...], bound: int | None, rng: np.random.Generator
+) -> Any:
+    if port.dtype is None or port.dtype == object:
+        return None
+    if np.issubdtype(port.dtype, np.floating):
+        return rng.standard_normal(shape).astype(port.dtype)
+    if port.dtype == np.bool_:
+        return np.ones(shape, bool)
+    if bound is not None:
+        return rng.integers(0, max(bound, 1), shape).astype(port.dtype)
+    if port.dtype == np.uint8:
+        return rng.integers(0, 256, shape).astype(np.uint8)
+    return np.ones(shape, port.dtype)
+
+
+def _bound(model: Model, value: Value) -> int | None:
+    """Number of rows of the smallest table that an input picks from, on any way that keeps it."""
+    seen: set[Value] = set()
+    todo, bounds = [value], []
+    while todo and len(seen) < 200:
+        at = todo.pop()
+        if at in seen:
+            continue
+        seen.add(at)
+        for node, slot in at.uses:
+            if node.op == "Gather" and slot == 1:
+                tensor = model.tensor(node.input(0))
+                if tensor is not None and len(tensor.dims):
+                    bounds.append(dims(tensor)[node.attribute("axis", 0)])
+            elif node.op == "OneHot" and slot == 0:
+                depth = model.constant(node.input(1))
+                if depth is not None:
+                    bounds.append(int(depth.reshape(-1)[0]))
+            elif node.op in _PASSED_ON:
+                todo += [output for output in node.outputs if output is not None]
+    return min(bounds, default=None)
