@@ -100,25 +100,28 @@ def _port(port: Any) -> Port:
     return Port(port.name, np.dtype(kind) if kind else None, shape)
 
 
-def observe_shapes(model: Model, feed: Feed, values: Sequence[Value]) -> dict[Value, tuple[int, ...]]:
-    """The shapes that values of the main graph have in one run.
+def observe(
+    model: Model, feed: Feed, values: Sequence[Value], operators: Sequence[str]
+) -> dict[Value, list[Array]]:
+    """What operators such as Shape or ReduceMax give for values of the main graph, in one run.
 
-    A Shape operator on each gives its shape out, so that no more memory is held than in any run.
-    Raises InvalidError where the model does not run.
+    The values themselves are not given out, so that no more memory is held than in any run.
+    Values elsewhere are left out. Raises InvalidError where the model does not run.
     """
     probe = clone(model)
     named = {value.name: value for value in values}
     found = [v for node in probe.graph.nodes for v in node.outputs if v and v.name in named]
-    asked: list[str] = []
+    found += [value for value in probe.inputs() if value.name in named]
     for value in found:
-        shape = probe.add_node(probe.graph, "Shape", [value])
-        probe.graph.outputs.append((shape, None))
-        asked.append(value.name)
-    session = Session(probe, optimize=False)
-    results = session.run(feed)[len(model.graph.outputs) :]
+        for op in operators:
+            keep = 0 if op.startswith("Reduce") else None
+            seen = probe.add_node(probe.graph, op, [value], keepdims=keep)
+            probe.graph.outputs.append((seen, None))
+    results = Session(probe, optimize=False).run(feed)[len(model.graph.outputs) :]
+    width = len(operators)
     return {
-        named[name]: tuple(int(dim) for dim in shape)
-        for name, shape in zip(asked, results, strict=True)
+        named[value.name]: results[at * width : (at + 1) * width]
+        for at, value in enumerate(found)
     }
 
 

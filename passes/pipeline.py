@@ -153,12 +153,13 @@ class _Runner:
                     f"an exact pass changed the outputs ({quality.sqnr_db:.0f} dB)",
                     "this is a bug; run without it and report the model",
                 )
+            error = self.reference.error(quality)
             last = item.obeyed and at == len(settings) - 1
-            if item.exact or last or quality.error <= allowed:
+            if item.exact or last or error <= allowed:
                 self.model = trial
-                self.spent = max(self.spent, min(quality.error, self.max_error))
+                self.spent = max(self.spent, min(error, self.max_error))
                 return str(setting), _with(report, refused), quality
-            text = f"error {quality.error:.3g} is above {allowed:.3g}, its share: not taken"
+            text = f"error {error:.3g} is above {allowed:.3g}, its share: not taken"
             refused.append(Entry(str(setting), text))
         summary = "nothing taken" if refused else "nothing to try"
         return str(item), Report(skipped=tuple(refused), summary=summary), None

@@ -1,1 +1,13 @@
-"""TODO."""
+"""onnx-compress: makes ONNX models smaller and faster, and checks the result.
+
+    from onnx_compress import compress
+
+    result = compress("in.onnx", "prune,quant(bits=8)", calibration="data.npz", out="out.onnx")
+    print(result.report.ratio, result.report.error)
+"""
+
+from onnx_compress.compressor import compress
+from onnx_compress.ir.errors import CompressError
+from onnx_compress.result import Result, Summary
+
+__all__ = ["CompressError", "Result", "Summary", "compress"]

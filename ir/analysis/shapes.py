@@ -5,7 +5,7 @@ from onnx_compress.ir.graph.inference import TensorType, infer
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.tensors import bits, count
 from onnx_compress.ir.graph.view import Value
-from onnx_compress.ir.runtime import Feed, observe_shapes
+from onnx_compress.ir.runtime import Feed, observe
 
 
 class Shapes:
@@ -28,11 +28,12 @@ class Shapes:
         ]
         if open_values:
             try:
-                seen = observe_shapes(model, feed, open_values)
+                seen = observe(model, feed, open_values, ["Shape"])
             except CompressError:
                 return
-            for value, shape in seen.items():
-                self.types[value] = TensorType(self.types[value].element, shape)
+            for value, (shape,) in seen.items():
+                sizes = tuple(int(size) for size in shape)
+                self.types[value] = TensorType(self.types[value].element, sizes)
 
     def _plausible(self, value: Value | None) -> bool:
         shape = self.shape(value)

@@ -8,6 +8,7 @@ import contextlib
 import mmap
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
@@ -77,26 +78,87 @@ def file_size(model: Model) -> int:
     return size(pieces(model.skeleton()))
 
 
+class Staged:
+    """A written model that is not in its place yet. As a context manager it cleans up.
+
+        with stage(model, "out.onnx") as staged:
+            Session(staged.path)                    # try it where it is
+            staged.commit()                         # then it appears, by rename
+    """
+
+    def __init__(self, model: Model, path: str | Path, external: bool | None = None) -> None:
+        """Write the files into a hidden folder beside their place. Raises OutputError."""
+        self.target = Path(path)
+        proto = model.skeleton()
+        parts = pieces(proto)
+        if external is None:
+            external = size(parts) > LARGEST
+        self._files: dict[str, list[Piece]] = {self.target.name: parts}
+        if external:
+            name = f"{self.target.name}.data"
+            data = _externalise(proto, name)
+            written: list[Piece] = [proto.SerializeToString(deterministic=True)]
+            self._files = {name: data, self.target.name: written}
+        self.nbytes = sum(size(parts) for parts in self._files.values())
+        self._folder = self.target.with_name(f".{self.target.name}.{secrets.token_hex(4)}.tmp")
+        self.path = self._folder / self.target.name
+        with self._explained():
+            self._folder.mkdir()
+            try:
+                for name, parts in self._files.items():
+                    _write(self._folder / name, parts, model.storage)
+            except BaseException:
+                self.discard()
+                raise
+
+    def commit(self) -> None:
+        """Move the files to their place. Raises OutputError."""
+        with self._explained():
+            for name in self._files:
+                os.replace(self._folder / name, self.target.with_name(name))
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove what is still in the hidden folder."""
+        for name in self._files:
+            with contextlib.suppress(OSError):
+                (self._folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._folder.rmdir()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            hint = "check that the folder exists, is writable and has room"
+            reason = error.strerror or str(error)
+            raise OutputError(f"cannot be written: {reason}", hint, str(self.target)) from None
+
+    def __enter__(self) -> "Staged":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.discard()
+
+
 def save(model: Model, path: str | Path, external: bool | None = None) -> int:
     """Write a model; gives the bytes written.
 
     With `external` (default: only where a single file would pass 2 GB) the weights go to
-    PATH.data. Each file is written beside its place, synchronised, and renamed. Raises OutputError.
+    PATH.data. Everything is written and synchronised first, then renamed. Raises OutputError.
     """
-    path = Path(path)
-    proto = model.skeleton()
-    parts = pieces(proto)
-    if external is None:
-        external = size(parts) > LARGEST
-    files: list[tuple[Path, list[Piece]]] = [(path, parts)]
-    if external:
-        data = _externalise(proto, path.name + ".data")
-        files = [
-            (path.with_name(path.name + ".data"), data),
-            (path, [proto.SerializeToString(deterministic=True)]),
-        ]
-    _write(files, model.storage)
-    return sum(size(parts) for _, parts in files)
+    with Staged(model, path, external) as staged:
+        staged.commit()
+        return staged.nbytes
+
+
+def _write(path: Path, parts: list[Piece], storage: Storage) -> None:
+    with open(path, "xb") as file:
+        for chunk in chunks(parts, storage):
+            file.write(chunk)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _externalise(proto: ModelProto, location: str) -> list[Piece]:
@@ -128,27 +190,3 @@ def _shells(proto: ModelProto) -> list[TensorProto]:
                 found += [t for t in tensors if t.data_location == TensorProto.EXTERNAL]
                 todo += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
     return found
-
-
-def _write(files: list[tuple[Path, list[Piece]]], storage: Storage) -> None:
-    token = secrets.token_hex(4)
-    waiting: list[tuple[Path, Path]] = []
-    try:
-        for path, parts in files:
-            hidden = path.with_name(f".{path.name}.{token}.tmp")
-            waiting.append((hidden, path))
-            with open(hidden, "xb") as file:
-                for chunk in chunks(parts, storage):
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
-        for hidden, path in waiting:
-            os.replace(hidden, path)
-    except OSError as error:
-        hint = "check that the folder exists, is writable and has room"
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot be written: {reason}", hint, str(files[-1][0])) from None
-    finally:
-        for hidden, _ in waiting:
-            with contextlib.suppress(OSError):
-                hidden.unlink(missing_ok=True)

@@ -112,10 +112,11 @@ REWRITES: dict[str, tuple[int, Rewrite]] = {
 }
 
 
-def raise_to(model: Model, version: int) -> None:
+def raise_to(model: Model, version: int, types: Types | None = None) -> None:
     """Raise the default operator set to at least `version`, on a model that may be thrown away.
 
-    Raises UnsupportedError with the operator that stands in the way; the model is then half done.
+    `types`: what is known of values; by default what can be inferred. Raises UnsupportedError
+    with the operator that stands in the way; the model is then half done.
     """
     now = model.opset()
     if now >= version:
@@ -124,7 +125,7 @@ def raise_to(model: Model, version: int) -> None:
         raise UnsupportedError("the operator set of a model with functions cannot be raised")
     if version > NEWEST:
         raise UnsupportedError(f"operator set {version} is unknown to the installed onnx")
-    types = infer(model)
+    types = infer(model) if types is None else types
     for node in list(model.nodes()):
         if node.proto.domain not in ("", "ai.onnx"):
             continue

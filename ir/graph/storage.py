@@ -106,6 +106,10 @@ class Storage:
             raise LoadError(f"its data file {location} is a link or no plain file", hint, name)
         return path
 
+    def paths(self) -> list[Path]:
+        """The files that weights are read from, in the order in which they were met."""
+        return [Path(path) for path in self._by_path]
+
     def append(self, data: Bytes) -> Blob:
         """Put bytes into the scratch file, which goes when the process does."""
         with self._lock:

@@ -20,10 +20,10 @@ from onnx_compress.ir.errors import UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights import Weight, find_weights
-from onnx_compress.ir.weights.forms import Affine, Half, affine, minimum_opset
+from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine, minimum_opset
 from onnx_compress.kernels import affine as arithmetic
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
-from onnx_compress.passes.quant.readers import choose
+from onnx_compress.passes.quant.readers import Choice
 
 _NODE_BYTES = 70  # that a node or a small tensor takes in a file, its names aside
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
@@ -37,7 +37,7 @@ class Quant(Pass):
     bits: int | None = option(None, "bits a weight", choices=(16, 8))
     activations: str | None = option(
         None,
-        "int8: matrix products may quantize their inputs at run time; float: they may not",
+        "int8 (default): products may quantize their inputs at run time; float: they may not",
         choices=("int8", "float"),
     )
 
@@ -52,49 +52,44 @@ class Quant(Pass):
         return self.bits is not None
 
     def settings(self, context: Context) -> tuple[Pass, ...]:
-        """What is left open: activations, then bits."""
-        eight = tuple(
-            Quant(bits=8, activations=kind)
-            for kind in ("int8", "float")
-            if self.activations in (None, kind)
-        )
-        if self.bits is None:
-            return (*eight, Quant(bits=16))
-        return eight if self.bits == 8 else (self,)
+        """Without bits: eight with and without integer products, then sixteen."""
+        if self.bits is not None:
+            return (self,)
+        kinds = ("int8", "float") if self.activations is None else (self.activations,)
+        return (*(Quant(bits=8, activations=kind) for kind in kinds), Quant(bits=16))
 
     def run(self, model: Model, context: Context) -> Report:
         """Encode every weight that gets smaller by it."""
-        found = find_weights(model)
-        skipped = [Entry(item.name, item.reason) for item in found.skipped]
-        shapes = Shapes(model, context.sample) if self.bits == 8 else None
         changes: list[Entry] = []
-        readers: Counter[str] = Counter()
+        skipped: list[Entry] = []
+        choice = None
+        if self.bits == 8:
+            newest, refused = _reachable(model, context)
+            skipped += [Entry("operator set", refused)] if refused else []
+            choice = Choice.observed(model, context, newest, self.activations == "float")
+        found = find_weights(model)
+        skipped += [Entry(item.name, item.reason) for item in found.skipped]
+        forms: dict[Weight, Affine | Half] = {}
         for weight in found:
-            form = self._form(weight, context, shapes)
+            form = self._form(weight, context, choice)
             if isinstance(form, No):
                 skipped.append(Entry(weight.name, form.reason))
-                continue
-            needed = minimum_opset(form, weight.uses)
-            if needed > model.opset():
-                raised = _raise(model, needed, context)
-                if raised:
-                    changes.append(Entry("operator set", raised))
-                elif model.opset() < needed:
-                    skipped.append(Entry(weight.name, f"needs operator set {needed}"))
-                    continue
-            how = sorted({form.readers.get(use, "codec") for use in weight.uses})
-            kinds = sorted({use.node.op for use in weight.uses})
-            readers.update(how)
-            changes.append(
-                Entry(weight.name, f"{weight.dtype} to {form.codes.dtype}, {kinds}, {how}")
-            )
+            else:
+                forms[weight] = form
+        needed = max((minimum_opset(form, w.uses) for w, form in forms.items()), default=0)
+        if needed > model.opset():
+            changes.append(Entry("operator set", f"raised from {model.opset()} to {needed}"))
+            opset.raise_to(model, needed, Shapes(model, context.sample).types)
+        readers: Counter[str] = Counter()
+        for weight, form in forms.items():
+            changes.append(Entry(weight.name, _described(weight, form)))
+            readers.update({form.readers.get(use, "codec") for use in weight.uses})
             form.emit(weight)
-        done = sum(readers.values())
         detail = ", ".join(f"{count} {name}" for name, count in sorted(readers.items()))
-        summary = f"{done} weights" + (f" ({detail})" if detail else "")
+        summary = f"{len(forms)} weights" + (f" ({detail})" if detail else "")
         return Report(tuple(changes), tuple(skipped), summary)
 
-    def _form(self, weight: Weight, context: Context, shapes: Shapes | None) -> Affine | Half | No:
+    def _form(self, weight: Weight, context: Context, choice: Choice | None) -> Affine | Half | No:
         if weight.dtype not in _FLOATS:
             return No(f"weights of {weight.dtype} are not quantized")
         if self.bits == 16 and weight.dtype == "FLOAT16":
@@ -103,11 +98,10 @@ class Quant(Pass):
         if not np.isfinite(array).all():
             return No("holds NaN or infinity")
         form: Affine | Half | No
-        if self.bits == 16:
+        if choice is None:
             form = Half.of(weight, array)
         else:
-            float_only = self.activations == "float"
-            readers = choose(weight, context.target, shapes, float_only)
+            readers = choice.readers(weight)
             narrow = context.target.saturates and "dynamic" in readers.values()
             bits = 7 if narrow else 8
             scale = arithmetic.symmetric_scale(array, weight.channel_axes, bits)
@@ -129,15 +123,22 @@ def _overhead(weight: Weight, form: Affine | Half) -> int:
     return nodes * (_NODE_BYTES + 2 * name) if prod(weight.shape) else 1
 
 
-def _raise(model: Model, version: int, context: Context) -> str:
-    """Raise the operator set if that works on a copy; says what was done, or nothing."""
-    before = model.opset()
+def _described(weight: Weight, form: Affine | Half) -> str:
+    kinds = ", ".join(sorted({use.node.op for use in weight.uses}))
+    how = ", ".join(sorted({form.readers.get(use, "codec") for use in weight.uses}))
+    return f"{weight.dtype.lower()} to {form.codes.dtype} in {kinds}, {how}"
+
+
+def _reachable(model: Model, context: Context) -> tuple[int, str]:
+    """The newest operator set that readers may ask for, and why no newer one."""
+    newest = max(reader.minimum_opset for reader in READERS.values())
     limit = context.target.maximum_opset
-    if limit and version > limit:
-        return ""
+    newest = min(newest, limit) if limit else newest
+    if model.opset() >= newest:
+        return model.opset(), ""
+    trial = clone(model)
     try:
-        opset.raise_to(clone(model), version)
-    except UnsupportedError:
-        return ""
-    opset.raise_to(model, version)
-    return f"raised from {before} to {version}"
+        opset.raise_to(trial, newest, Shapes(trial, context.sample).types)
+    except UnsupportedError as error:
+        return model.opset(), str(error)
+    return newest, ""

@@ -1,49 +1,80 @@
-"""Which reader each use of a quantized weight gets: policy, by the target."""
+"""Which reader each use of a quantized weight gets: by the target, and by what a run shows.
 
+Quantizing the input of a product at run time takes one scale for all of it. Where a few features
+are far larger than the rest (language models have such), little is left of the others: those
+products keep float inputs.
+"""
+
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 
-from onnx_compress.ir.analysis import Shapes
-from onnx_compress.ir.weights import Use, Weight
-from onnx_compress.ir.weights.forms import READERS, affine
+from onnx_compress.ir.analysis import Shapes, eight_bit_snr
+from onnx_compress.ir.graph import Model, Value
+from onnx_compress.ir.weights import Use, Weight, find_weights
+from onnx_compress.ir.weights.forms import READERS, Coded, affine
+from onnx_compress.passes.base import Context
 from onnx_compress.passes.target import Target
 
+LEAST_DB = 18.0  # of an input at eight bits; below, products of sentence encoders start to suffer
 
-def choose(
-    weight: Weight, target: Target, shapes: Shapes | None, float_only: bool
-) -> dict[Use, str]:
-    """Reader by use: rows picked as codes, products in the fastest form, the rest decoded once.
 
-    With `float_only`, activations are not quantized.
+@dataclass(frozen=True)
+class Choice:
+    """What readers are chosen by.
+
+    `newest`: operator set that the model has or can be raised to. `fits`: the inputs of products
+    that eight bits can hold, as observed; empty if activations are to stay float.
     """
-    shape = [dim if axis in weight.channel_axes else 1 for axis, dim in enumerate(weight.shape)]
-    # readers are asked about shapes and types only: broadcast views cost nothing
-    codes = np.broadcast_to(np.zeros((), np.int8), weight.shape)
-    form = affine(weight, codes, np.ones(shape, np.float32), {})
-    chosen: dict[Use, str] = {}
-    for use in weight.uses:
-        allowed = [name for name, reader in READERS.items() if reader.allows(use, form) is None]
-        if "gathered" in allowed:
-            chosen[use] = "gathered"
-        elif use.multiplied:
-            rows = _rows(use, shapes)
-            best, speed = "codec", 1.0
-            for name in ("dynamic", "dequantize"):
-                if name not in allowed or (float_only and name == "dynamic"):
-                    continue
-                if name == "dequantize" and not weight.sole_use:
-                    continue
-                ratio = target.product_speed(name, use.layout.columns, use.layout.rows, rows)
-                if ratio is not None and ratio >= speed:
-                    best, speed = name, ratio
-            chosen[use] = best
-        else:
-            chosen[use] = "codec"
-    return chosen
+
+    target: Target
+    shapes: Shapes
+    newest: int
+    fits: frozenset[Value]
+
+    @staticmethod
+    def observed(model: Model, context: Context, newest: int, float_only: bool) -> "Choice":
+        """Look at one run of the model."""
+        products = [] if float_only else [use for w in find_weights(model) for use in w.uses]
+        inputs = [use.node.input(1 - use.slot) for use in products if use.multiplied]
+        values = list(dict.fromkeys(value for value in inputs if value is not None))
+        ratios = eight_bit_snr(model, context.sample, values) if values else {}
+        fits = frozenset(value for value, ratio in ratios.items() if ratio >= LEAST_DB)
+        return Choice(context.target, Shapes(model, context.sample), newest, fits)
+
+    def readers(self, weight: Weight) -> dict[Use, str]:
+        """Rows are picked as codes, products take the fastest form, the rest is decoded once."""
+        axes = weight.channel_axes
+        shape = [dim if axis in axes else 1 for axis, dim in enumerate(weight.shape)]
+        # readers are asked about shapes and types alone: a broadcast view costs nothing
+        codes = np.broadcast_to(np.zeros((), np.int8), weight.shape)
+        form = affine(weight, codes, np.ones(shape, np.float32), {})
+        return {use: self._reader(use, weight, form) for use in weight.uses}
+
+    def _reader(self, use: Use, weight: Weight, form: Coded) -> str:
+        allowed = [
+            name
+            for name, reader in READERS.items()
+            if reader.minimum_opset <= self.newest and reader.allows(use, form) is None
+        ]
+        if "gathered" in allowed or not use.multiplied:
+            return "gathered" if "gathered" in allowed else "codec"
+        source = use.node.input(1 - use.slot)
+        if source not in self.fits and "dynamic" in allowed:
+            allowed.remove("dynamic")
+        if not weight.sole_use and "dequantize" in allowed:
+            allowed.remove("dequantize")  # one copy of the codes for each use
+        best, speed = "codec", 1.0
+        for name in ("dynamic", "dequantize"):
+            columns, rows = use.layout.columns, use.layout.rows
+            ratio = self.target.product_speed(name, columns, rows, _rows(use, self.shapes))
+            if name in allowed and ratio is not None and ratio >= speed:
+                best, speed = name, ratio
+        return best
 
 
-def _rows(use: Use, shapes: Shapes | None) -> int | None:
+def _rows(use: Use, shapes: Shapes) -> int | None:
     """Rows of activations that the product sees in a run; None if unknown."""
-    shape = shapes.shape(use.node.input(1 - use.slot)) if shapes is not None else None
+    shape = shapes.shape(use.node.input(1 - use.slot))
     return prod(shape[:-1]) if shape else None

@@ -29,6 +29,11 @@ class OutputQuality:
     error: float
     sqnr_db: float | None
 
+    @property
+    def plain_error(self) -> float:
+        """|y - r| / |r|, or the share that differs."""
+        return self.error if self.sqnr_db is None else float(10 ** (-self.sqnr_db / 20))
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -40,6 +45,11 @@ class Quality:
     def error(self) -> float:
         """The largest error of an output; infinite if one has NaN where there was a number."""
         return max((output.error for output in self.outputs), default=0.0)
+
+    @property
+    def plain_error(self) -> float:
+        """The largest error where the reference is not centred."""
+        return max((output.plain_error for output in self.outputs), default=0.0)
 
     @property
     def sqnr_db(self) -> float:

@@ -14,9 +14,13 @@ from onnx_compress.passes.verify.quality import Quality, Tally
 class Reference:
     """Outputs of the original, computed once and kept in a scratch file, not in memory."""
 
-    def __init__(self, session: Session, feeds: Sequence[Feed]) -> None:
-        """Run the original on the samples. Raises CalibrationError where it cannot."""
-        self.feeds = feeds
+    def __init__(self, session: Session, feeds: Sequence[Feed], drawn: bool = False) -> None:
+        """Run the original on the samples. Raises CalibrationError where it cannot.
+
+        `drawn`: the samples are no real ones. Outputs then hardly vary, and what varies means
+        little, so errors are not centred.
+        """
+        self.feeds, self.drawn = feeds, drawn
         self.names = [port.name for port in session.outputs]
         self._file = tempfile.TemporaryFile(prefix="onnx-compress-")
         for number, feed in enumerate(feeds):
@@ -32,6 +36,10 @@ class Reference:
         self._file.seek(0)
         for _ in self.feeds:
             yield pickle.load(self._file)
+
+    def error(self, quality: Quality) -> float:
+        """The one number that decides: see `max_error`."""
+        return quality.plain_error if self.drawn else quality.error
 
     def judge(self, model: Model | Session) -> Quality:
         """Compare a model with the original. Raises InvalidError if it does not load or run."""

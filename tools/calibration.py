@@ -1,0 +1,165 @@
+"""Calibration and judging data: real inputs of the model, from a file or from Python.
+
+    .npz   one array per input:   image [N, 3, 224, 224]   sample i is image[i:i+1]
+                                  image [N, 1, 3, 224, 224] sample i is image[i]
+           or, where shapes vary: image/0, image/1, ...
+           __labels__ [N]         the right classes, for accuracy before and after
+    .npy   the same, for a model with one input
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_compress.ir.errors import CalibrationError
+from onnx_compress.ir.runtime import Feed, Port
+
+LABELS = "__labels__"
+Source = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs one by one, and their labels if there are any."""
+
+    feeds: Sequence[Feed]
+    labels: Sequence[int] | None = None
+
+    def every_second(self, start: int) -> "Samples":
+        """Samples start, start + 2, ...: those to fit on are the even ones, to judge the odd."""
+        labels = self.labels[start::2] if self.labels is not None else None
+        return Samples(self.feeds[start::2], labels)
+
+
+def read(source: Source, ports: Sequence[Port]) -> Samples:
+    """Samples that fit the inputs `ports` of a model. Raises CalibrationError."""
+    arrays: Mapping[str, Any]
+    if isinstance(source, str | Path):
+        arrays = _file(Path(source), ports)
+    elif isinstance(source, Mapping):
+        arrays = source
+    else:
+        feeds = [{name: np.asarray(a) for name, a in feed.items()} for feed in source]
+        return _checked(Samples(feeds), ports)
+    labels = arrays.get(LABELS)
+    given = {name: np.asarray(array) for name, array in arrays.items() if name != LABELS}
+    samples = Samples(_split(given, ports), None if labels is None else _labels(labels))
+    if samples.labels is not None and len(samples.labels) != len(samples.feeds):
+        counts = f"{len(samples.labels)} labels for {len(samples.feeds)} samples"
+        raise CalibrationError(counts, "give one label for each sample", LABELS)
+    return _checked(samples, ports)
+
+
+def _file(path: Path, ports: Sequence[Port]) -> Mapping[str, Any]:
+    hint = "calibration data are .npz or .npy files of arrays named as the inputs"
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            if len(ports) != 1:
+                names = ", ".join(port.name for port in ports)
+                raise CalibrationError(
+                    "one array for several inputs", f"give a .npz with {names}", str(path)
+                )
+            return {ports[0].name: loaded}
+        with loaded:
+            return dict(loaded)
+    except OSError as error:
+        reason = error.strerror or "cannot be read"
+        raise CalibrationError(reason, hint, str(path)) from None
+    except (ValueError, EOFError, KeyError) as error:
+        raise CalibrationError(f"cannot be read: {error}", hint, str(path)) from None
+    except Exception as error:  # zip files fail in many ways
+        raise CalibrationError(f"cannot be read: {error}", hint, str(path)) from None
+
+
+def _labels(labels: Any) -> list[int]:
+    array = np.asarray(labels)
+    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
+        hint = "labels are whole numbers, one for each sample"
+        raise CalibrationError(f"labels of {array.dtype} {list(array.shape)}", hint, LABELS)
+    return [int(label) for label in array]
+
+
+def _split(given: Mapping[str, Any], ports: Sequence[Port]) -> list[Feed]:
+    """Samples out of stacked arrays."""
+    columns: dict[str, list[Any]] = {}
+    for port in ports:
+        if port.name in given:
+            columns[port.name] = _column(given[port.name], port)
+            continue
+        numbered = {
+            int(name.rpartition("/")[2]): array
+            for name, array in given.items()
+            if name.rpartition("/")[0] == port.name and name.rpartition("/")[2].isdigit()
+        }
+        if numbered:
+            columns[port.name] = [numbered[index] for index in sorted(numbered)]
+    known = set(columns) | {name for name in given if name.rpartition("/")[0] in columns}
+    strange = sorted(set(given) - known)
+    wanted = ", ".join(port.name for port in ports)
+    if strange:
+        raise CalibrationError(
+            f"the model has no input {strange[0]!r}", f"its inputs are {wanted}"
+        )
+    counts = {name: len(column) for name, column in columns.items() if len(column) != 1}
+    if len(set(counts.values())) > 1:
+        raise CalibrationError(
+            f"different numbers of samples: {counts}", "give as many of each, or one for all"
+        )
+    total = max((len(column) for column in columns.values()), default=0)
+    return [
+        {name: column[0 if len(column) == 1 else index] for name, column in columns.items()}
+        for index in range(total)
+    ]
+
+
+def _column(array: Any, port: Port) -> list[Any]:
+    rank = len(port.shape)
+    if array.ndim == rank + 1:
+        return list(array)
+    if array.ndim == rank and rank:
+        first = port.shape[0]
+        step = first if isinstance(first, int) and first > 0 else 1
+        return [array[start : start + step] for start in range(0, len(array) - step + 1, step)]
+    if array.ndim == rank:
+        return [array]
+    shape = f"{list(array.shape)} where the input has {rank} axes"
+    raise CalibrationError(f"an array of shape {shape}", _shape_hint(port), port.name)
+
+
+def _shape_hint(port: Port) -> str:
+    dims = ", ".join("?" if dim is None else str(dim) for dim in port.shape)
+    return f"the input is {port.dtype} [{dims}]"
+
+
+def _checked(samples: Samples, ports: Sequence[Port]) -> Samples:
+    if not samples.feeds:
+        raise CalibrationError("no samples", "give at least two; 32 are good")
+    for index, feed in enumerate(samples.feeds):
+        missing = [port.name for port in ports if port.name not in feed]
+        strange = [name for name in feed if name not in {port.name for port in ports}]
+        if missing or strange:
+            what = f"no {missing[0]!r}" if missing else f"{strange[0]!r} is no input"
+            wanted = ", ".join(port.name for port in ports)
+            hint = f"the model's inputs are {wanted}"
+            raise CalibrationError(what, hint, f"sample {index}")
+        for port in ports:
+            _fits(feed[port.name], port, index)
+    return samples
+
+
+def _fits(array: Any, port: Port, index: int) -> None:
+    where = f"{port.name}, sample {index}"
+    if port.dtype is not None and port.dtype != object and array.dtype != port.dtype:
+        raise CalibrationError(f"{array.dtype} given", _shape_hint(port), where)
+    fixed = [
+        isinstance(dim, int) and dim > 0 and dim != size
+        for dim, size in zip(port.shape, array.shape, strict=False)
+    ]
+    if len(array.shape) != len(port.shape) or any(fixed):
+        raise CalibrationError(f"shape {list(array.shape)} given", _shape_hint(port), where)
+    if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+        raise CalibrationError("holds NaN or infinity", "leave such samples out", where)

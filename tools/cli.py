@@ -1,0 +1,130 @@
+"""The command:  onnx-compress in.onnx out.onnx --passes prune,quant --calib data.npz
+
+Exit codes: 0 written; 1 unexpected; 2 wrong command or passes; 3 the model; 4 a pass failed;
+5 the calibration data; 6 the result is worse than --max-error; 7 cannot be written;
+130 interrupted. Errors are two lines on standard error: what is wrong, and what to do.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from onnx_compress.compressor import DEFAULT_MAX_ERROR, DEFAULT_PASSES, compress
+from onnx_compress.ir.errors import CompressError, OutputError
+from onnx_compress.passes import Event
+from onnx_compress.result import Result
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options of the command."""
+    out = argparse.ArgumentParser(
+        prog="onnx-compress",
+        description="Make an ONNX model smaller and faster, and check the result.",
+        epilog="exit codes: " + (__doc__ or "").partition("Exit codes: ")[2].replace("\n", " "),
+    )
+    out.add_argument("input", type=Path, help="the model")
+    out.add_argument("output", type=Path, help="where to write the result")
+    out.add_argument(
+        "--passes", default=DEFAULT_PASSES, help="what to do, in order; default: %(default)s"
+    )
+    out.add_argument("--calib", type=Path, metavar="DATA", help="real inputs: .npz or .npy")
+    out.add_argument(
+        "--max-error",
+        type=float,
+        help=f"write nothing if the error is larger; default: {DEFAULT_MAX_ERROR} for passes "
+        "without numbers, and a warning for the rest",
+    )
+    out.add_argument("--target", help="what is fast where: a shipped target or a .toml file")
+    out.add_argument("--no-fold", action="store_true", help="no exact clean-up first")
+    out.add_argument("--keep-going", action="store_true", help="leave out passes that fail")
+    out.add_argument("--seed", type=int, default=0, help="of drawn inputs; default: %(default)s")
+    out.add_argument("--threads", type=int, help="for running models; default: all processors")
+    out.add_argument("--report", type=Path, metavar="FILE.json", help="write all figures")
+    out.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    out.add_argument("--version", action="version", version=f"%(prog)s {version('onnx-compress')}")
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; gives the exit code."""
+    options = parser().parse_args(arguments)
+    try:
+        return _run(options)
+    except CompressError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        hint = error.hint or "see the README, or report it with the model"
+        print(f"hint:  {hint}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("error: interrupted\nhint:  nothing was written", file=sys.stderr)  # noqa: T201
+        return 130
+    except MemoryError:
+        print("error: out of memory\nhint:  try on a larger machine", file=sys.stderr)  # noqa: T201
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    quiet = options.quiet
+    with _progress(quiet) as listen:
+        result = compress(
+            options.input,
+            options.passes,
+            options.calib,
+            options.output,
+            options.max_error if options.max_error is not None else DEFAULT_MAX_ERROR,
+            strict=options.max_error is not None,
+            target=options.target,
+            fold=not options.no_fold,
+            seed=options.seed,
+            threads=options.threads,
+            keep_going=options.keep_going,
+            on_event=listen,
+        )
+    if options.report:
+        _write_report(result, options.report)
+    if not quiet:
+        from onnx_compress.screen import show
+
+        console = Console(width=None if sys.stdout.isatty() else 110)
+        show(result.report, console, f"{options.input} -> {options.output}")
+    return 0
+
+
+class _Listener:
+    def __init__(self, status: "object | None") -> None:
+        self.status = status
+
+    def __call__(self, event: Event) -> None:
+        if self.status is not None and event.kind == "stage":
+            self.status.update(event.text)  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _progress(quiet: bool) -> Iterator[_Listener]:
+    """A line on a terminal that says what is going on; nothing in a pipe."""
+    if quiet or not sys.stderr.isatty():
+        yield _Listener(None)
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("loading") as status:
+        yield _Listener(status)
+
+
+def _write_report(result: Result, path: Path) -> None:
+    try:
+        text = json.dumps(result.report.as_dict(), indent=1, default=str)
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        hint = "the model was written; the report was not"
+        raise OutputError(f"cannot be written: {error.strerror}", hint, str(path)) from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

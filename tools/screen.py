@@ -1,0 +1,117 @@
+"""What the command line prints: one screen at the end, readable in a pipe."""
+
+from collections import Counter
+
+from rich.console import Console
+from rich.table import Table
+
+from onnx_compress.passes import Entry, Stage
+from onnx_compress.result import Summary
+
+_MOST = 8  # reasons shown; the rest is in the JSON report
+
+
+def amount(count: float) -> str:
+    """Bytes for people: 90.3 MB."""
+    for unit in ("B", "kB", "MB"):
+        if abs(count) < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def show(report: Summary, console: Console, title: str) -> None:
+    """Print table, reasons and verdict."""
+    console.print(_table(report, title))
+    for stage in report.stages:
+        for note in stage.report.notes:
+            console.print(f"note: {note}", style="dim", highlight=False)
+    _reasons(report, console)
+    for line in verdict(report):
+        console.print(line, highlight=False)
+    for warning in report.warnings:
+        console.print(f"warning: {warning}", style="yellow", highlight=False)
+
+
+def _table(report: Summary, title: str) -> Table:
+    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    for name, right in (
+        ("pass", False),
+        ("what changed", False),
+        ("size", True),
+        ("ratio", True),
+        ("error", True),
+        ("seconds", True),
+    ):
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
+    for stage in report.stages:
+        table.add_row(*_row(stage, report.bytes_before))
+    return table
+
+
+def _row(stage: Stage, original: int) -> list[str]:
+    quality = stage.quality
+    error = "exact" if quality and quality.error == 0 else f"{quality.error:.4f}" if quality else "-"
+    return [
+        stage.name,
+        stage.failure or stage.report.summary,
+        amount(stage.bytes_after),
+        f"{original / max(stage.bytes_after, 1):.2f}x",
+        error,
+        f"{stage.seconds:.1f}",
+    ]
+
+
+def _reasons(report: Summary, console: Console) -> None:
+    for stage in report.stages:
+        groups: dict[str, list[str]] = {}
+        for entry in stage.report.skipped:
+            groups.setdefault(_kind(entry), []).append(entry.subject)
+        for reason, names in list(groups.items())[:_MOST]:
+            shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if names[2:] else "")
+            line = f"left alone by {stage.name.partition('(')[0]}: {shown}: {reason}"
+            console.print(line, style="dim", highlight=False)
+        if len(groups) > _MOST:
+            console.print(f"and {len(groups) - _MOST} more reasons", style="dim", highlight=False)
+
+
+def _kind(entry: Entry) -> str:
+    """Reasons that differ in numbers alone are one."""
+    return entry.text.partition(":")[0] if entry.text.startswith("too small") else entry.text
+
+
+def verdict(report: Summary) -> list[str]:
+    """The last lines: size, error, speed, memory."""
+    before, after = report.cost_before, report.cost_after
+    sizes = f"{amount(report.bytes_before)} -> {amount(report.bytes_after)}"
+    inputs = f"{report.judged} {'drawn' if report.drawn else 'held-out'} inputs"
+    lines = []
+    if report.unchanged:
+        lines.append("verdict: unchanged, the output is a copy of the input")
+    lines.append(f"size     {sizes}  ({report.ratio:.2f}x smaller)")
+    if report.accuracy is not None:
+        a = report.accuracy
+        lines.append(
+            f"accuracy {a.before:.2%} -> {a.after:.2%}  (top-1 on {a.samples} held-out samples)"
+        )
+    lines.append(
+        f"error    {report.error:.4f}  ({report.quality.sqnr_db:.1f} dB, on {inputs})"
+    )
+    if report.timing is not None:
+        old, new = report.timing.milliseconds
+        low, high = report.timing.spread[1]
+        lines.append(
+            f"speed    {report.timing.ratio[1]:.2f}x  "
+            f"({old:.2f} -> {new:.2f} ms, 1 thread, quartiles {low:.2f} to {high:.2f})"
+        )
+    lines.append(
+        f"memory   {amount(before.working_bytes)} -> {amount(after.working_bytes)}  "
+        f"(estimate: weights {amount(after.loaded_bytes)} after load, "
+        f"activations {amount(after.activation_bytes)})"
+    )
+    return lines
+
+
+def reasons(report: Summary) -> Counter[str]:
+    """How often each reason was given."""
+    return Counter(_kind(entry) for stage in report.stages for entry in stage.report.skipped)
