@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import files
 from onnx_compress.ir.graph.clone import clone
@@ -120,8 +119,7 @@ def observe(
     results = Session(probe, optimize=False).run(feed)[len(model.graph.outputs) :]
     width = len(operators)
     return {
-        named[value.name]: results[at * width : (at + 1) * width]
-        for at, value in enumerate(found)
+        named[value.name]: results[at * width : (at + 1) * width] for at, value in enumerate(found)
     }
 
 

@@ -21,9 +21,7 @@ def symmetric_scale(array: Array, axes: tuple[int, ...], bits: int) -> Array:
     if array.size == 0:
         shape = [array.shape[axis] if axis in axes else 1 for axis in range(array.ndim)]
         return np.ones(shape, array.dtype)
-    top = np.maximum(
-        array.max(axis=others, keepdims=True), -array.min(axis=others, keepdims=True)
-    )
+    top = np.maximum(array.max(axis=others, keepdims=True), -array.min(axis=others, keepdims=True))
     scale = top.astype(np.float64) / (2 ** (bits - 1) - 1)
     # a scale below the normal range would lose its digits, and runtimes flush it to zero
     tiny = float(np.finfo(array.dtype).tiny)

@@ -1,11 +1,11 @@
 """Pass: one transformation, as a frozen dataclass whose fields are its options.
 
-    @dataclass(frozen=True)
-    class Prune(Pass):
-        name: ClassVar[str] = "prune"
-        sparsity: float | None = option(None, "share of weights to set to zero", low=0, high=0.99)
+@dataclass(frozen=True)
+class Prune(Pass):
+    name: ClassVar[str] = "prune"
+    sparsity: float | None = option(None, "share of weights to set to zero", low=0, high=0.99)
 
-        def run(self, model, context) -> Report: ...
+    def run(self, model, context) -> Report: ...
 """
 
 import dataclasses

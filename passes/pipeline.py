@@ -7,7 +7,7 @@ error that is left is taken. Errors add as squares; the last such pass takes the
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import ClassVar
@@ -22,13 +22,18 @@ from onnx_compress.passes.verify import EXACT_DB, Quality, Reference, check
 
 @dataclass(frozen=True)
 class Stage:
-    """What became of one pass. `quality` is that of the model after it, against the original."""
+    """What became of one pass.
+
+    `quality` is that of the model after it, against the original; `error` the number of it that
+    decides.
+    """
 
     name: str
     report: Report
     bytes_before: int
     bytes_after: int
     quality: Quality | None
+    error: float | None
     seconds: float
     failure: str = ""
 
@@ -132,7 +137,8 @@ class _Runner:
             failure = str(error)
         after = file_size(self.model)
         seconds = time.perf_counter() - start
-        self.stages.append(Stage(name, report, before, after, quality, seconds, failure))
+        measured = self.reference.error(quality) if quality is not None else None
+        self.stages.append(Stage(name, report, before, after, quality, measured, seconds, failure))
 
     def _choose(self, item: Pass, shares: int) -> tuple[str, Report, Quality | None]:
         left = max(self.max_error**2 - self.spent**2, 0.0)
@@ -179,6 +185,3 @@ def _named(error: PassError, item: Pass) -> PassError:
         return type(error)(error.message, error.hint, str(item))
     hint = error.hint or "run with --keep-going to go on without this pass"
     return type(error)(error.message, hint, str(item))
-
-
-Listener = Callable[[Event], None]

@@ -1,9 +1,9 @@
 """onnx-compress: makes ONNX models smaller and faster, and checks the result.
 
-    from onnx_compress import compress
+from onnx_compress import compress
 
-    result = compress("in.onnx", "prune,quant(bits=8)", calibration="data.npz", out="out.onnx")
-    print(result.report.ratio, result.report.error)
+result = compress("in.onnx", "prune,quant(bits=8)", calibration="data.npz", out="out.onnx")
+print(result.report.ratio, result.report.error)
 """
 
 from onnx_compress.compressor import compress

@@ -1,10 +1,10 @@
 """Calibration and judging data: real inputs of the model, from a file or from Python.
 
-    .npz   one array per input:   image [N, 3, 224, 224]   sample i is image[i:i+1]
-                                  image [N, 1, 3, 224, 224] sample i is image[i]
-           or, where shapes vary: image/0, image/1, ...
-           __labels__ [N]         the right classes, for accuracy before and after
-    .npy   the same, for a model with one input
+.npz   one array per input:   image [N, 3, 224, 224]   sample i is image[i:i+1]
+                              image [N, 1, 3, 224, 224] sample i is image[i]
+       or, where shapes vary: image/0, image/1, ...
+       __labels__ [N]         the right classes, for accuracy before and after
+.npy   the same, for a model with one input
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from onnx_compress.ir.errors import CalibrationError
 from onnx_compress.ir.runtime import Feed, Port
 
@@ -101,9 +100,7 @@ def _split(given: Mapping[str, Any], ports: Sequence[Port]) -> list[Feed]:
     strange = sorted(set(given) - known)
     wanted = ", ".join(port.name for port in ports)
     if strange:
-        raise CalibrationError(
-            f"the model has no input {strange[0]!r}", f"its inputs are {wanted}"
-        )
+        raise CalibrationError(f"the model has no input {strange[0]!r}", f"its inputs are {wanted}")
     counts = {name: len(column) for name, column in columns.items() if len(column) != 1}
     if len(set(counts.values())) > 1:
         raise CalibrationError(

@@ -1,6 +1,6 @@
 """One run: from a model to a checked, smaller model.
 
-    load -> reference -> passes, each verified -> write aside -> load back, run, compare -> rename
+load -> reference -> passes, each verified -> write aside -> load back, run, compare -> rename
 """
 
 import os
@@ -12,18 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
-
 from onnx_compress import calibration as data
 from onnx_compress.ir.analysis import cost
 from onnx_compress.ir.errors import (
     CalibrationError,
-    CompressError,
     OutputError,
     QualityError,
     VerificationError,
 )
-from onnx_compress.ir.graph import Model, clone, files, gs
+from onnx_compress.ir.graph import Model, clone, files, kinds
 from onnx_compress.ir.runtime import Feed, Session, Timing, compare_speed, versions
 from onnx_compress.passes import Context, Event, Outcome, Pipeline
 from onnx_compress.passes import target as targets
@@ -76,7 +73,7 @@ def compress(
     there is no `out`). Raises the errors of `onnx_compress.errors`.
     """
     start = time.perf_counter()
-    original, source = _opened(model)
+    original, source = kinds.read(model)
     pipeline = Pipeline.parse(passes, fold) if isinstance(passes, str) else passes
     chosen = targets.load(target) if target else targets.host()
     workers = threads or os.cpu_count() or 1
@@ -126,39 +123,14 @@ def compress(
         warnings=warnings,
         versions=versions(),
     )
-    return Result(_same_kind(model, final, out), report)
-
-
-def _opened(model: Any) -> tuple[Model, Path | None]:
-    if isinstance(model, Model):
-        return clone(model), None
-    if isinstance(model, ModelProto):
-        return files.from_proto(model), None
-    if gs.is_gs(model):
-        return gs.from_gs(model), None
-    if isinstance(model, str | Path):
-        return files.load(model), Path(model)
-    hint = "give a path, a ModelProto, a graphsurgeon Graph or a Model"
-    raise CompressError(f"cannot read a model from {type(model).__name__}", hint)
-
-
-def _same_kind(given: Any, final: Model, out: str | Path | None) -> Any:
-    if isinstance(given, Model):
-        return final
-    if gs.is_gs(given):
-        return gs.to_gs(final)
-    if isinstance(given, str | Path) and out is not None:
-        return Path(out)
-    return files.to_proto(final)
+    return Result(kinds.like(model, final, Path(out) if out is not None else None), report)
 
 
 def _external_bytes(model: Model) -> int:
     return sum(path.stat().st_size for path in model.storage.paths()[1:])
 
 
-def _samples(
-    model: Model, session: Session, source: data.Source | None, seed: int
-) -> _Data:
+def _samples(model: Model, session: Session, source: data.Source | None, seed: int) -> _Data:
     if source is None:
         drawn = draw(model, session, _DRAWN, seed)
         return _Data((), data.Samples(drawn), drawn=True)
@@ -263,8 +235,11 @@ def _copy(model: Model, source: Path, out: Path) -> int:
 def _warnings(
     outcome: Outcome, error: float, max_error: float, samples: _Data, changed: bool, smaller: bool
 ) -> tuple[str, ...]:
-    found = [f"{stage.name} failed and was left out: {stage.failure}"
-             for stage in outcome.stages if stage.failure]
+    found = [
+        f"{stage.name} failed and was left out: {stage.failure}"
+        for stage in outcome.stages
+        if stage.failure
+    ]
     if samples.drawn:
         found.append("no data given: judged on drawn inputs; give real ones with --calib")
     if error > max_error:

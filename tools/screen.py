@@ -1,12 +1,9 @@
 """What the command line prints: one screen at the end, readable in a pipe."""
 
-from collections import Counter
-
-from rich.console import Console
-from rich.table import Table
-
 from onnx_compress.passes import Entry, Stage
 from onnx_compress.result import Summary
+from rich.console import Console
+from rich.table import Table
 
 _MOST = 8  # reasons shown; the rest is in the JSON report
 
@@ -50,8 +47,7 @@ def _table(report: Summary, title: str) -> Table:
 
 
 def _row(stage: Stage, original: int) -> list[str]:
-    quality = stage.quality
-    error = "exact" if quality and quality.error == 0 else f"{quality.error:.4f}" if quality else "-"
+    error = "-" if stage.error is None else f"{stage.error:.4f}" if stage.error else "exact"
     return [
         stage.name,
         stage.failure or stage.report.summary,
@@ -94,9 +90,7 @@ def verdict(report: Summary) -> list[str]:
         lines.append(
             f"accuracy {a.before:.2%} -> {a.after:.2%}  (top-1 on {a.samples} held-out samples)"
         )
-    lines.append(
-        f"error    {report.error:.4f}  ({report.quality.sqnr_db:.1f} dB, on {inputs})"
-    )
+    lines.append(f"error    {report.error:.4f}  ({report.quality.sqnr_db:.1f} dB, on {inputs})")
     if report.timing is not None:
         old, new = report.timing.milliseconds
         low, high = report.timing.spread[1]
@@ -110,8 +104,3 @@ def verdict(report: Summary) -> list[str]:
         f"activations {amount(after.activation_bytes)})"
     )
     return lines
-
-
-def reasons(report: Summary) -> Counter[str]:
-    """How often each reason was given."""
-    return Counter(_kind(entry) for stage in report.stages for entry in stage.report.skipped)

@@ -15,7 +15,6 @@ from onnx import (
     NodeProto,
     TensorProto,
 )
-
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph.storage import Storage
 from onnx_compress.ir.graph.view import Graph, Node, Value, has_body
@@ -37,7 +36,7 @@ M = TypeVar("M", bound=Message)
 
 def without(proto: M, fields: set[str]) -> M:
     """A copy of a message without some fields; what is left out is never copied."""
-    out = type(proto)()
+    out: M = type(proto)()
     for field, value in proto.ListFields():
         if field.name in fields:
             continue

@@ -1,7 +1,7 @@
 """Subgraphs, written as expressions.
 
-    b = Builder(model, graph, stem="w", like=node)
-    y = b("Mul", b("Cast", codes, to=FLOAT), b.constant(scale, "scale"))
+b = Builder(model, graph, stem="w", like=node)
+y = b("Mul", b("Cast", codes, to=FLOAT), b.constant(scale, "scale"))
 """
 
 from typing import Any

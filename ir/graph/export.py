@@ -7,7 +7,6 @@ model's size, and it is what shape inference sees; `pieces` turns it into the by
 from collections.abc import Iterator
 
 from onnx import FunctionProto, GraphProto, ModelProto, SparseTensorProto, ValueInfoProto
-
 from onnx_compress.ir.graph.storage import MARKER, Storage
 from onnx_compress.ir.graph.view import Graph, Node
 from onnx_compress.ir.graph.wire import Blob, Piece, splice
@@ -33,7 +32,7 @@ def chunks(parts: list[Piece], storage: Storage) -> Iterator[memoryview]:
     """The bytes of pieces, weights read a bounded piece at a time."""
     for part in parts:
         if isinstance(part, Blob):
-            yield from (memoryview(data) for data in storage.stream(part))
+            yield from (data.data for data in storage.stream(part))
         else:
             yield memoryview(part)
 
@@ -57,7 +56,7 @@ def _bodies(node: Node, attributes: dict[str, object]) -> None:
 
 
 def _function(function: Graph, out: FunctionProto) -> None:
-    out.CopyFrom(function.proto)  # type: ignore[arg-type]
+    out.CopyFrom(function.proto)
     _nodes(function, out)
     out.input.extend([value.name for value, _ in function.inputs])
     out.output.extend([value.name for value, _ in function.outputs])
@@ -67,7 +66,7 @@ def _function(function: Graph, out: FunctionProto) -> None:
 
 
 def _graph(graph: Graph, out: GraphProto) -> None:
-    out.CopyFrom(graph.proto)  # type: ignore[arg-type]
+    out.CopyFrom(graph.proto)
     _nodes(graph, out)
     for value in graph.initializers:
         if isinstance(value.tensor, SparseTensorProto):
@@ -89,9 +88,7 @@ def _graph(graph: Graph, out: GraphProto) -> None:
             new = out.quantization_annotation.add()
             new.CopyFrom(annotation)
             new.tensor_name = value.name
-            for entry, parameter in zip(
-                new.quant_parameter_tensor_names, parameters, strict=True
-            ):
+            for entry, parameter in zip(new.quant_parameter_tensor_names, parameters, strict=True):
                 entry.value = parameter.name
 
 

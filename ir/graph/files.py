@@ -13,12 +13,11 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
-
 from onnx_compress.ir.errors import InvalidError, LoadError, OutputError, UnsupportedError
 from onnx_compress.ir.graph.export import chunks, pieces
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import THRESHOLD, Storage
-from onnx_compress.ir.graph.wire import Blob, Piece, WireError, cut, reference, refer, size
+from onnx_compress.ir.graph.wire import Blob, Piece, WireError, cut, refer, reference, size
 
 LARGEST = (1 << 31) - 1  # bytes that protobuf can hold in one message
 _ALIGNMENT = 4096  # of external data, so that a runtime can map it
@@ -62,7 +61,9 @@ def from_proto(proto: ModelProto, folder: str | Path | None = None) -> Model:
 
 def to_proto(model: Model) -> ModelProto:
     """The complete model with all weights in it. Raises UnsupportedError above 2 GB."""
-    return ModelProto.FromString(to_bytes(model))
+    proto = ModelProto()
+    proto.ParseFromString(to_bytes(model))
+    return proto
 
 
 def to_bytes(model: Model) -> bytes:
@@ -81,9 +82,9 @@ def file_size(model: Model) -> int:
 class Staged:
     """A written model that is not in its place yet. As a context manager it cleans up.
 
-        with stage(model, "out.onnx") as staged:
-            Session(staged.path)                    # try it where it is
-            staged.commit()                         # then it appears, by rename
+    with stage(model, "out.onnx") as staged:
+        Session(staged.path)                    # try it where it is
+        staged.commit()                         # then it appears, by rename
     """
 
     def __init__(self, model: Model, path: str | Path, external: bool | None = None) -> None:

@@ -7,15 +7,9 @@ its own, and what it exports is taken as a new model.
 from typing import Any
 
 import onnx_graphsurgeon
-
 from onnx_compress.ir.errors import UnsupportedError
 from onnx_compress.ir.graph import files
 from onnx_compress.ir.graph.model import Model
-
-
-def is_gs(thing: Any) -> bool:
-    """Whether something is a graphsurgeon graph."""
-    return isinstance(thing, onnx_graphsurgeon.Graph)
 
 
 def from_gs(graph: Any) -> Model:

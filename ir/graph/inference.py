@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import onnx
 from onnx import GraphProto, TypeProto, ValueInfoProto
-
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.tensors import dims, element_type
 from onnx_compress.ir.graph.view import Value
@@ -49,9 +48,7 @@ def _tensor_type(kind: TypeProto) -> TensorType:
     return TensorType(tensor.elem_type, tuple(shape))
 
 
-def infer(
-    model: Model, given: dict[str, tuple[int, ...]] | None = None
-) -> dict[Value, TensorType]:
+def infer(model: Model, given: dict[str, tuple[int, ...]] | None = None) -> dict[Value, TensorType]:
     """Types of all values that can be inferred, weights and inputs among them.
 
     `given` fixes the shapes of inputs by name, to see the sizes of one run.
@@ -83,9 +80,9 @@ def infer(
     named: dict[str, TensorType] = {}
     _collect(inferred.graph, named)
     types: dict[Value, TensorType] = {}
-    for graph in model.graphs():
-        values = [value for value, _ in graph.inputs] + list(graph.initializers)
-        values += [v for node in graph.nodes for v in node.outputs if v is not None]
+    for view in model.graphs():
+        values = [value for value, _ in view.inputs] + list(view.initializers)
+        values += [v for node in view.nodes for v in node.outputs if v is not None]
         for value in values:
             tensor = value.tensor or model.tensor(value)
             if tensor is not None:

@@ -18,7 +18,6 @@ from onnx import (
     helper,
     numpy_helper,
 )
-
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import tensors
 from onnx_compress.ir.graph.build import (
@@ -44,7 +43,9 @@ class Model:
     them. Weights are read with `constant`, never held.
     """
 
-    def __init__(self, proto: ModelProto, folder: Path | None = None, storage: Storage | None = None):
+    def __init__(
+        self, proto: ModelProto, folder: Path | None = None, storage: Storage | None = None
+    ):
         """View of a proto, which is neither copied nor changed.
 
         `folder` is where external data may be. Raises InvalidError and LoadError.

@@ -1,8 +1,8 @@
 """Patterns: functions that look at a place in the graph and say what they found, or why not.
 
-    found = sole_consumer(conv.output, "BatchNormalization")
-    if not found:
-        skip(conv, found.reason)
+found = sole_consumer(conv.output, "BatchNormalization")
+if not found:
+    skip(conv, found.reason)
 """
 
 from dataclasses import dataclass

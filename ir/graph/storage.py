@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
-
 from onnx_compress.ir.errors import LoadError, UnsupportedError
 from onnx_compress.ir.graph.wire import Blob, refer, reference
 
@@ -114,11 +113,11 @@ class Storage:
         """Put bytes into the scratch file, which goes when the process does."""
         with self._lock:
             if self._scratch is None:
-                file = tempfile.TemporaryFile(prefix="onnx-compress-", buffering=0)
+                file = tempfile.TemporaryFile(prefix="onnx-compress-", buffering=0)  # noqa: SIM115
                 self._scratch = self._keep(file)
             file = self._file(self._scratch)
             offset = file.seek(0, os.SEEK_END)
-            view = memoryview(data)
+            view = data.data
             while view:
                 view = view[file.write(view) :]
             return Blob(self._scratch, offset, data.nbytes)
@@ -133,7 +132,7 @@ class Storage:
             data: Bytes = np.frombuffer(kept.raw_data, np.uint8)
             return data[blob.offset : blob.offset + blob.length]
         out = np.empty(blob.length, np.uint8)
-        view, done = memoryview(out), 0
+        view, done = out.data, 0
         with self._lock:
             kept.seek(blob.offset)
             while done < blob.length:

@@ -19,7 +19,6 @@ from onnx import (
     ValueInfoProto,
     helper,
 )
-
 from onnx_compress.ir.errors import InvalidError
 
 

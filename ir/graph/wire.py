@@ -35,7 +35,7 @@ class WireError(ValueError):
 
 @dataclass(frozen=True)
 class Blob:
-    """Bytes that are kept elsewhere: `length` bytes at `offset` of the storage called `location`."""
+    """Bytes kept elsewhere: `length` of them at `offset` of the storage called `location`."""
 
     location: str
     offset: int
@@ -189,7 +189,7 @@ def cut(data: memoryview, threshold: int, location: str) -> bytes:
 
 
 def splice(skeleton: bytes, marker: str) -> list[Piece]:
-    """The pieces of the complete file: references whose location starts with `marker` are filled."""
+    """The pieces of the complete file: references to locations with `marker` are filled."""
     needle, marks, at = marker.encode(), [], -1
     while (at := skeleton.find(needle, at + 1)) >= 0:
         marks.append(at)

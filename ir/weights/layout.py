@@ -1,13 +1,12 @@
 """A weight as a matrix:  [groups, rows, columns], rows = output features, columns = inputs.
 
-    array --reshape(split)--> --transpose(order)--> --reshape(groups, rows, columns)--> matrix
+array --reshape(split)--> --transpose(order)--> --reshape(groups, rows, columns)--> matrix
 """
 
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-
 from onnx_compress.ir.graph.tensors import Array
 
 

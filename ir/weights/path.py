@@ -1,6 +1,6 @@
 """The way from a stored tensor to the operand that an operator reads.
 
-    stored --Identity | Cast | Transpose | Reshape--> ... --> operand
+stored --Identity | Cast | Transpose | Reshape--> ... --> operand
 """
 
 from dataclasses import dataclass

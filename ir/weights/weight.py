@@ -1,8 +1,8 @@
 """Weight: one stored tensor. Use: one operator's view of it as a matrix.
 
-    Gather(E, ids)                      Weight E
-    MatMul(x, Transpose(E))      ->       Use  rows gathered
-                                          Use  rows multiplied, over a Transpose
+Gather(E, ids)                      Weight E
+MatMul(x, Transpose(E))      ->       Use  rows gathered
+                                      Use  rows multiplied, over a Transpose
 """
 
 from collections.abc import Iterator
@@ -105,7 +105,9 @@ class Weight:
         known = {use.node for use in self.uses}
         known |= {step.node for use in self.uses for step in use.path.steps}
         read = [self.value, *(step.node.output for use in self.uses for step in use.path.steps)]
-        return [node for value in dict.fromkeys(read) for node in value.consumers if node not in known]
+        return [
+            node for value in dict.fromkeys(read) for node in value.consumers if node not in known
+        ]
 
     @property
     def sole_use(self) -> bool:

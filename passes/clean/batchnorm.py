@@ -1,4 +1,6 @@
-"""BatchNormalization into its neighbour:  y = s x + t,  s = gamma / sqrt(var + eps),  t = beta - s mean
+"""BatchNormalization into its neighbour:  y = s x + t
+
+    s = gamma / sqrt(var + eps),  t = beta - s mean
 
     BN(Conv(x, W, b))   ->   Conv(x, s W, s b + t)
     Conv(BN(x), W, b)   ->   Conv(x, W s, b + sum W t)       only without padding, or with t = 0
@@ -9,7 +11,6 @@ Likewise ConvTranspose (after it only), Gemm and MatMul of matrices. Computed in
 from dataclasses import dataclass
 
 import numpy as np
-
 from onnx_compress.ir.graph import Model, Node
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.inference import TensorType, infer

@@ -8,7 +8,6 @@ Mul, or DequantizeLinear) stays small, and a file of a few bytes cannot grow to 
 from math import prod
 
 import numpy as np
-
 from onnx_compress.ir.graph import Model, Node
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.evaluate import evaluate
@@ -63,9 +62,7 @@ def _shape(model: Model, node: Node, types: dict[Value, TensorType]) -> list[Arr
     return [np.array(part, np.int64)]
 
 
-def _evaluated(
-    model: Model, node: Node, types: dict[Value, TensorType]
-) -> list[Array] | None:
+def _evaluated(model: Model, node: Node, types: dict[Value, TensorType]) -> list[Array] | None:
     if any(value is not None and value.exits for value in node.outputs):
         return None  # an output must be made by a node
     freed, inputs = 0, []

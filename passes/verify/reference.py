@@ -22,7 +22,7 @@ class Reference:
         """
         self.feeds, self.drawn = feeds, drawn
         self.names = [port.name for port in session.outputs]
-        self._file = tempfile.TemporaryFile(prefix="onnx-compress-")
+        self._file = tempfile.TemporaryFile(prefix="onnx-compress-")  # noqa: SIM115
         for number, feed in enumerate(feeds):
             try:
                 outputs = session.run(feed)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-
 from onnx_compress.ir.errors import CalibrationError, InvalidError
 from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.graph.tensors import dims
@@ -22,8 +21,8 @@ _SIZES: dict[int, tuple[tuple[int, ...], ...]] = {
 }
 _PASSED_ON = (
     "Identity Cast Reshape Squeeze Unsqueeze Flatten Transpose Slice Concat Expand Split Clip "
-    "Add Max Min Where Tile"
-).split()
+    "Add Max Min Where Tile".split()
+)
 
 
 def draw(model: Model, session: Session, count: int, seed: int) -> list[Feed]:
@@ -80,9 +79,7 @@ def _open(port: Port) -> list[int]:
     return [axis for axis, dim in enumerate(port.shape) if axis and not isinstance(dim, int)]
 
 
-def _array(
-    port: Port, shape: tuple[int, ...], bound: int | None, rng: np.random.Generator
-) -> Any:
+def _array(port: Port, shape: tuple[int, ...], bound: int | None, rng: np.random.Generator) -> Any:
     if port.dtype is None or port.dtype == object:
         return None
     if np.issubdtype(port.dtype, np.floating):

@@ -9,7 +9,6 @@ import argparse
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
-
 from onnx_compress.ir.graph import clone, from_proto
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.runtime import Session, compare_speed
@@ -18,7 +17,15 @@ from onnx_compress.ir.weights.forms import affine as affine_form
 from onnx_compress.kernels import affine
 
 FORMS = ("dynamic", "dequantize")
-SIZES = ((32, 32), (64, 64), (128, 128), (256, 256), (512, 512), (1024, 1024), (2048, 2048))
+SIZES: tuple[tuple[int, int], ...] = (
+    (32, 32),
+    (64, 64),
+    (128, 128),
+    (256, 256),
+    (512, 512),
+    (1024, 1024),
+    (2048, 2048),
+)
 SIZES += ((768, 3072), (3072, 768), (1280, 1000), (4096, 4096))
 ROWS = (1, 16, 128)
 
@@ -45,7 +52,7 @@ def coded(model: Model, reader: str) -> Model:
         array = weight.array()
         scale = affine.symmetric_scale(array, weight.channel_axes, 8)
         codes = affine.quantize(array, scale, 8)
-        affine_form(weight, codes, scale, {use: reader for use in weight.uses}).emit(weight)
+        affine_form(weight, codes, scale, dict.fromkeys(weight.uses, reader)).emit(weight)
     return out
 
 

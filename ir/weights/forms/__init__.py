@@ -10,4 +10,14 @@ from onnx_compress.ir.weights.forms.stored import (
     minimum_opset,
 )
 
-__all__ = ["READERS", "Affine", "Coded", "Dense", "Form", "Half", "Reader", "affine", "minimum_opset"]
+__all__ = [
+    "READERS",
+    "Affine",
+    "Coded",
+    "Dense",
+    "Form",
+    "Half",
+    "Reader",
+    "affine",
+    "minimum_opset",
+]
