@@ -4,6 +4,7 @@
     bits=8    MatMul, Gemm   DynamicQuantizeLinear, MatMulInteger where the target is faster so
               Gather         Gather(codes), then decoded
               all else       Cast(codes) * scale, folded when the model is loaded
+              rows of at most ten (depthwise kernels)   as with bits=16
 
 One scale for each output channel. Codes are rounded to the nearest.
 """
@@ -18,13 +19,15 @@ from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.errors import UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.weights import Weight, find_weights
-from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine, minimum_opset
+from onnx_compress.ir.weights import Use, Weight, find_weights
+from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine
 from onnx_compress.kernels import affine as arithmetic
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
 from onnx_compress.passes.quant.readers import Choice
 
 _NODE_BYTES = 70  # that a node or a small tensor takes in a file, its names aside
+_NODES = {"codec": 2, "gathered": 4, "dequantize": 2, "dynamic": 6}  # that a reader adds
+_SHORT = 10  # columns; a scale of 32 bits over ten codes is 40 % more
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
 
 
@@ -68,58 +71,74 @@ class Quant(Pass):
             choice = Choice.observed(model, context, newest, self.activations == "float")
         found = find_weights(model)
         skipped += [Entry(item.name, item.reason) for item in found.skipped]
-        forms: dict[Weight, Affine | Half] = {}
+        plan: dict[Weight, dict[Use, str]] = {}
         for weight in found:
-            form = self._form(weight, context, choice)
-            if isinstance(form, No):
-                skipped.append(Entry(weight.name, form.reason))
+            readers = self._planned(weight, choice)
+            if isinstance(readers, No):
+                skipped.append(Entry(weight.name, readers.reason))
             else:
-                forms[weight] = form
-        needed = max((minimum_opset(form, w.uses) for w, form in forms.items()), default=0)
+                plan[weight] = readers
+        names = {name for readers in plan.values() for name in readers.values()}
+        needed = max((READERS[name].minimum_opset for name in names), default=0)
         if needed > model.opset():
             changes.append(Entry("operator set", f"raised from {model.opset()} to {needed}"))
             opset.raise_to(model, needed, Shapes(model, context.sample).types)
-        readers: Counter[str] = Counter()
-        for weight, form in forms.items():
+        used: Counter[str] = Counter()
+        for weight, readers in plan.items():  # one at a time: arrays are large
+            form = self._form(weight, readers, context.target.saturates)
+            if isinstance(form, No):
+                skipped.append(Entry(weight.name, form.reason))
+                continue
             changes.append(Entry(weight.name, _described(weight, form)))
-            readers.update({form.readers.get(use, "codec") for use in weight.uses})
+            used.update({form.readers.get(use, "codec") for use in weight.uses})
             form.emit(weight)
-        detail = ", ".join(f"{count} {name}" for name, count in sorted(readers.items()))
-        summary = f"{len(forms)} weights" + (f" ({detail})" if detail else "")
+        detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
+        summary = f"{len(changes)} weights" + (f" ({detail})" if detail else "")
         return Report(tuple(changes), tuple(skipped), summary)
 
-    def _form(self, weight: Weight, context: Context, choice: Choice | None) -> Affine | Half | No:
+    def _planned(self, weight: Weight, choice: Choice | None) -> dict[Use, str] | No:
+        """Reader by use, or why the weight is left alone; without looking at its numbers."""
         if weight.dtype not in _FLOATS:
             return No(f"weights of {weight.dtype} are not quantized")
-        if self.bits == 16 and weight.dtype == "FLOAT16":
+        if self._bits(weight) == 16 and weight.dtype == "FLOAT16":
             return No("already 16 bits")
+        half = self._bits(weight) == 16
+        readers = Half.readers_of(weight) if half or choice is None else choice.readers(weight)
+        scales = 0 if half else prod(weight.shape[axis] for axis in weight.channel_axes)
+        stored = weight.size * self._bits(weight) // 8 + 4 * scales
+        overhead = _overhead(weight, readers)
+        if stored + overhead >= weight.nbytes:
+            return No(f"too small: {weight.nbytes} bytes, the nodes around it take {overhead}")
+        return readers
+
+    def _bits(self, weight: Weight) -> int:
+        return 16 if self.bits == 16 or _short_rows(weight) else 8
+
+    def _form(self, weight: Weight, readers: dict[Use, str], saturates: bool) -> Affine | Half | No:
         array = weight.array()
         if not np.isfinite(array).all():
             return No("holds NaN or infinity")
-        form: Affine | Half | No
-        if choice is None:
-            form = Half.of(weight, array)
-        else:
-            readers = choice.readers(weight)
-            narrow = context.target.saturates and "dynamic" in readers.values()
-            bits = 7 if narrow else 8
-            scale = arithmetic.symmetric_scale(array, weight.channel_axes, bits)
-            codes = arithmetic.quantize(array, scale, bits)
-            form = affine(weight, codes, scale, readers)
-        if isinstance(form, No):
-            return form
-        overhead = _overhead(weight, form)
-        if form.nbytes() + overhead >= weight.nbytes:
-            return No(f"too small: {weight.nbytes} bytes, the nodes around it take {overhead}")
-        return form
+        if self._bits(weight) == 16:
+            return Half.of(weight, array)
+        # where products of bytes saturate, one bit less keeps the sum of two in range
+        bits = 7 if saturates and "dynamic" in readers.values() else 8
+        scale = arithmetic.symmetric_scale(array, weight.channel_axes, bits)
+        return affine(weight, arithmetic.quantize(array, scale, bits), scale, readers)
 
 
-def _overhead(weight: Weight, form: Affine | Half) -> int:
+def _short_rows(weight: Weight) -> bool:
+    """Whether scales would take almost as much as the codes: float16 is then hardly larger.
+
+    Depthwise 3x3 kernels are such, and among the most sensitive weights of a network.
+    """
+    return bool(weight.channel_axes) and all(u.layout.columns <= _SHORT for u in weight.uses)
+
+
+def _overhead(weight: Weight, readers: dict[Use, str]) -> int:
     """About what the added nodes take in the file."""
     name = min(len(weight.name), 24) + 4
-    parts = {"codec": 2, "gathered": 4, "dequantize": 2, "dynamic": 6}
-    nodes = sum(parts[form.readers.get(use, "codec")] for use in weight.uses)
-    return nodes * (_NODE_BYTES + 2 * name) if prod(weight.shape) else 1
+    nodes = sum(_NODES[readers[use]] for use in weight.uses)
+    return nodes * (_NODE_BYTES + 2 * name)
 
 
 def _described(weight: Weight, form: Affine | Half) -> str:

@@ -7,7 +7,6 @@ from onnx_compress.ir.weights.forms.stored import (
     Dense,
     Half,
     affine,
-    minimum_opset,
 )
 
 __all__ = [
@@ -19,5 +18,4 @@ __all__ = [
     "Half",
     "Reader",
     "affine",
-    "minimum_opset",
 ]

@@ -66,9 +66,19 @@ class Half(Coded):
         """The nearest float16 numbers; `No` where they do not fit."""
         if not (np.abs(array) <= LARGEST_HALF).all():
             return No("holds values above 65504, NaN or infinity")
-        coded = Half(array.astype(np.float16), None, None, weight.element, str(array.dtype))
-        readers = {use: "gathered" for use in weight.uses if gathered.allows(use, coded) is None}
-        return Half(coded.codes, None, None, coded.element, coded.dtype, readers)
+        codes = array.astype(np.float16)
+        readers = Half.readers_of(weight)
+        return Half(codes, None, None, weight.element, str(array.dtype), readers)
+
+    @staticmethod
+    def readers_of(weight: Weight) -> dict[Use, str]:
+        """Rows are picked as float16 where that is possible."""
+        view = np.broadcast_to(np.zeros((), np.float16), weight.shape)
+        coded = Coded(view, None, None, weight.element, "float32")
+        return {
+            use: "gathered" if gathered.allows(use, coded) is None else "codec"
+            for use in weight.uses
+        }
 
 
 def emit(coded: Coded, weight: Weight) -> None:
@@ -85,11 +95,6 @@ def emit(coded: Coded, weight: Weight) -> None:
         remove_unused(model, [operand])
     if weight.value.is_used:
         codec.decode_all(stored)
-
-
-def minimum_opset(coded: Coded, uses: tuple[Use, ...]) -> int:
-    """Version of the default operator set that all its readers need."""
-    return max(READERS[coded.readers.get(use, "codec")].minimum_opset for use in uses)
 
 
 def affine(weight: Weight, codes: Array, scale: Array, readers: dict[Use, str]) -> Affine:
