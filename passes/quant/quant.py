@@ -20,7 +20,7 @@ from onnx_compress.ir.errors import UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights import Use, Weight, find_weights
-from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine
+from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine, minimum_opset
 from onnx_compress.kernels import affine as arithmetic
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
 from onnx_compress.passes.quant.readers import Choice
@@ -78,8 +78,7 @@ class Quant(Pass):
                 skipped.append(Entry(weight.name, readers.reason))
             else:
                 plan[weight] = readers
-        names = {name for readers in plan.values() for name in readers.values()}
-        needed = max((READERS[name].minimum_opset for name in names), default=0)
+        needed = minimum_opset(name for readers in plan.values() for name in readers.values())
         if needed > model.opset():
             changes.append(Entry("operator set", f"raised from {model.opset()} to {needed}"))
             opset.raise_to(model, needed, Shapes(model, context.sample).types)

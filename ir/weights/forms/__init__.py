@@ -7,6 +7,7 @@ from onnx_compress.ir.weights.forms.stored import (
     Dense,
     Half,
     affine,
+    minimum_opset,
 )
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "Half",
     "Reader",
     "affine",
+    "minimum_opset",
 ]

@@ -1,5 +1,6 @@
 """The forms: dense, half, affine."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -95,6 +96,11 @@ def emit(coded: Coded, weight: Weight) -> None:
         remove_unused(model, [operand])
     if weight.value.is_used:
         codec.decode_all(stored)
+
+
+def minimum_opset(readers: Iterable[str]) -> int:
+    """Version of the default operator set that these readers need."""
+    return max((READERS[name].minimum_opset for name in readers), default=0)
 
 
 def affine(weight: Weight, codes: Array, scale: Array, readers: dict[Use, str]) -> Affine:
