@@ -20,6 +20,9 @@ from onnx_compress.passes.grammar import parse
 from onnx_compress.passes.verify import EXACT_DB, Quality, Reference, check
 
 
+_FREE = 1.01  # what adds no more than this to the error there is already may be taken
+
+
 @dataclass(frozen=True)
 class Stage:
     """What became of one pass.
@@ -142,7 +145,7 @@ class _Runner:
 
     def _choose(self, item: Pass, shares: int) -> tuple[str, Report, Quality | None]:
         left = max(self.max_error**2 - self.spent**2, 0.0)
-        allowed = sqrt(self.spent**2 + left / shares)
+        allowed = max(sqrt(self.spent**2 + left / shares), self.spent * _FREE)
         refused: list[Entry] = []
         settings: Sequence[Pass] = item.settings(self.context)
         for at, setting in enumerate(settings):
@@ -163,7 +166,7 @@ class _Runner:
             last = item.obeyed and at == len(settings) - 1
             if item.exact or last or error <= allowed:
                 self.model = trial
-                self.spent = max(self.spent, min(error, self.max_error))
+                self.spent = max(self.spent, error)
                 return str(setting), _with(report, refused), quality
             text = f"error {error:.3g} is above {allowed:.3g}, its share: not taken"
             refused.append(Entry(str(setting), text))

@@ -10,6 +10,9 @@ import numpy as np
 from onnx_compress.ir.graph.tensors import Array
 
 
+_WIDE = 16  # numbers a kernel must have to be worth a scale of its own
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where the axes of an operand are.
@@ -66,7 +69,9 @@ def transposed_convolution(shape: tuple[int, ...], groups: int) -> Layout:
     inputs //= groups
     split = (groups, inputs, rows, prod(kernel))
     # with groups, rows of different groups share axis 1, and axis 0 tells the groups apart
-    axes = (1,) if groups == 1 else (0, 1)
+    axes: tuple[int, ...] = (1,)
+    if groups > 1:
+        axes = (0, 1) if rows > 1 and prod(kernel) >= _WIDE else (0,)
     return Layout(shape, split, (0, 2, 1, 3), groups, rows, inputs * prod(kernel), axes)
 
 

@@ -28,10 +28,13 @@ _FREE = 256  # bytes that a result may take in any case
 def fold_constants(model: Model) -> Report:
     """Replace nodes of constant inputs by their numbers."""
     types = infer(model)
+    deciding = _deciding(model)
     changes: list[Entry] = []
     for graph in list(model.graphs()):
         for node in graph.sorted():
             if node.op not in EXACT or node not in graph.nodes or not node.inputs:
+                continue
+            if node in deciding:
                 continue
             outputs = _shape(model, node, types) or _evaluated(model, node, types)
             if outputs is None:
@@ -46,6 +49,23 @@ def fold_constants(model: Model) -> Report:
             remove_unused(model, node.outputs)
             changes.append(Entry(name, f"{node.op} of constants"))
     return Report(tuple(changes))
+
+
+def _deciding(model: Model) -> set[Node]:
+    """The nodes that conditions of If come from.
+
+    ONNX Runtime inlines an If whose condition is constant, and refuses some branches then that it
+    accepts otherwise (those of AffineGrid, spelled out, for one).
+    """
+    todo = [node.inputs[0] for node in model.nodes() if node.op == "If"]
+    found: set[Node] = set()
+    while todo:
+        value = todo.pop()
+        node = value.producer if value is not None else None
+        if node is not None and node not in found:
+            found.add(node)
+            todo += node.inputs
+    return found
 
 
 def _shape(model: Model, node: Node, types: dict[Value, TensorType]) -> list[Array] | None:

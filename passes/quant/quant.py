@@ -92,7 +92,8 @@ class Quant(Pass):
             used.update({form.readers.get(use, "codec") for use in weight.uses})
             form.emit(weight)
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
-        summary = f"{len(changes)} weights" + (f" ({detail})" if detail else "")
+        done = sum(entry.subject != "operator set" for entry in changes)
+        summary = f"{done} weights" + (f" ({detail})" if detail else "")
         return Report(tuple(changes), tuple(skipped), summary)
 
     def _planned(self, weight: Weight, choice: Choice | None) -> dict[Use, str] | No:
