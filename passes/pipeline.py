@@ -19,7 +19,6 @@ from onnx_compress.passes.base import Context, Entry, Event, Pass, Phase, Report
 from onnx_compress.passes.grammar import parse
 from onnx_compress.passes.verify import EXACT_DB, Quality, Reference, check
 
-
 _FREE = 1.01  # what adds no more than this to the error there is already may be taken
 
 

@@ -9,7 +9,6 @@ from math import prod
 import numpy as np
 from onnx_compress.ir.graph.tensors import Array
 
-
 _WIDE = 16  # numbers a kernel must have to be worth a scale of its own
 
 

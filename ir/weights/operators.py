@@ -75,6 +75,21 @@ def _gather(node: Node, shape: Shape) -> Layout | No:
 _CONV = Operator({1: _ranked(3, _conv)})
 _RECURRENT = Operator({1: _ranked(3, _left), 2: _ranked(3, _left)})
 
+# operators that read integer weights, and the slots of those: nothing is left to quantize there
+QUANTIZED: dict[str, tuple[int, ...]] = {
+    "MatMulInteger": (0, 1),
+    "ConvInteger": (1,),
+    "QLinearMatMul": (0, 3),
+    "QLinearConv": (3,),
+    "com.microsoft.QGemm": (3,),
+    "com.microsoft.MatMulNBits": (1,),
+    "com.microsoft.MatMulIntegerToFloat": (1,),
+    "com.microsoft.DynamicQuantizeMatMul": (1,),
+    "com.microsoft.DynamicQuantizeLSTM": (1, 2),
+    "com.microsoft.QAttention": (1,),
+    "com.microsoft.GatherBlockQuantized": (0,),
+}
+
 OPERATORS: dict[str, Operator] = {
     "Conv": _CONV,
     "com.microsoft.FusedConv": _CONV,

@@ -15,7 +15,7 @@ from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.tensors import Array, bits, dims, element_type, type_name
 from onnx_compress.ir.graph.view import Node, Value
 from onnx_compress.ir.weights.layout import Layout
-from onnx_compress.ir.weights.operators import OPERATORS
+from onnx_compress.ir.weights.operators import OPERATORS, QUANTIZED
 from onnx_compress.ir.weights.path import Path, trace
 
 
@@ -162,6 +162,10 @@ def find_weights(model: Model) -> Inventory:
         skipped.setdefault(name, Skipped(name, reason))
 
     for node in model.nodes():
+        for slot in QUANTIZED.get(node.op, ()):
+            stored = node.input(slot)
+            if stored is not None and model.tensor(stored) is not None:
+                skip(stored.name, f"already quantized: read by {node.op}")
         operator = OPERATORS.get(node.op)
         for slot, read in operator.slots.items() if operator else ():
             value = node.input(slot)

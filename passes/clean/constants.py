@@ -1,8 +1,10 @@
 """Constant expressions:  Add(2, Mul(3, 4))  ->  14
 
-Only operators that are known to be exact and to depend on nothing but their inputs, and only where
-the result takes no more room than what it replaces: a weight in a small form (codes, then Cast and
-Mul, or DequantizeLinear) stays small, and a file of a few bytes cannot grow to gigabytes.
+Only operators that are known to be exact and to depend on nothing but their inputs. A whole
+expression is taken at once, and only where its numbers take no more room than the constants that
+go with it: a weight in a small form (codes, then Cast and Mul, or DequantizeLinear) stays small,
+one that is sliced and joined anew (exporters do that to LSTM) becomes plain, and a file of a few
+bytes cannot grow to gigabytes.
 """
 
 from math import prod
@@ -12,7 +14,7 @@ from onnx_compress.ir.graph import Model, Node
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.evaluate import evaluate
 from onnx_compress.ir.graph.inference import TensorType, infer
-from onnx_compress.ir.graph.tensors import Array, dims, nbytes
+from onnx_compress.ir.graph.tensors import Array, nbytes
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.passes.base import Entry, Report
 
@@ -23,32 +25,131 @@ EXACT = frozenset(
     "ScatterND Shape Sign Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze Where".split()
 )
 _FREE = 256  # bytes that a result may take in any case
+_LARGEST = 1 << 28  # bytes that anything on the way may take
 
 
 def fold_constants(model: Model) -> Report:
-    """Replace nodes of constant inputs by their numbers."""
+    """Replace expressions of constants by their numbers."""
     types = infer(model)
     deciding = _deciding(model)
     changes: list[Entry] = []
+    foldable: dict[Node, None] = {}
     for graph in list(model.graphs()):
         for node in graph.sorted():
-            if node.op not in EXACT or node not in graph.nodes or not node.inputs:
+            if node.op not in EXACT or node in deciding or not node.inputs:
                 continue
-            if node in deciding:
-                continue
-            outputs = _shape(model, node, types) or _evaluated(model, node, types)
-            if outputs is None:
-                continue
-            name = node.name
-            for value, array in zip(list(node.outputs), outputs, strict=True):
-                if value is None or not value.is_used:
-                    continue
-                constant = model.add_constant(graph, array, f"{value.name}_folded")
-                model.replace_uses(value, constant)
-                types[constant] = types.get(value, TensorType(0, array.shape))
-            remove_unused(model, node.outputs)
-            changes.append(Entry(name, f"{node.op} of constants"))
+            if any(value is not None and value.exits for value in node.outputs):
+                continue  # an output must be made by a node
+            known = _shape(model, node, types)
+            if known is not None:
+                changes.append(_replace(model, node, known))
+            elif all(_is_constant(model, value, foldable) for value in node.inputs):
+                foldable[node] = None
+    for node in foldable:
+        readers = [reader for v in node.outputs if v is not None for reader in v.consumers]
+        if node not in node.graph.nodes or all(reader in foldable for reader in readers):
+            continue
+        results = _Expression(model, node, foldable).numbers()
+        if results is not None:
+            changes.append(_replace(model, node, results))
     return Report(tuple(changes))
+
+
+def _is_constant(model: Model, value: Value | None, foldable: dict[Node, None]) -> bool:
+    return value is None or value.producer in foldable or model.tensor(value) is not None
+
+
+def _replace(model: Model, node: Node, outputs: list[Array]) -> Entry:
+    entry = Entry(node.name, f"{node.op} of constants")
+    for value, array in zip(list(node.outputs), outputs, strict=True):
+        if value is not None and value.is_used:
+            constant = model.add_constant(node.graph, array, f"{value.name}_folded")
+            model.replace_uses(value, constant)
+    remove_unused(model, node.outputs)
+    return entry
+
+
+class _Expression:
+    """A node and all nodes that its inputs are computed by."""
+
+    def __init__(self, model: Model, node: Node, foldable: dict[Node, None]) -> None:
+        self.model, self.node = model, node
+        self.nodes: list[Node] = []  # each after the ones it needs
+        todo: list[tuple[Node, bool]] = [(node, False)]
+        while todo:
+            at, ready = todo.pop()
+            if ready:
+                self.nodes.append(at)
+            elif at not in self.nodes:
+                todo.append((at, True))
+                makers = [value.producer for value in at.inputs if value is not None]
+                todo += [(m, False) for m in makers if m in foldable and m not in self.nodes]
+        self.nodes = list(dict.fromkeys(self.nodes))
+
+    def _freed(self) -> int:
+        """Bytes of the constants that nothing needs once the node is gone."""
+        gone: set[Node] = set()
+        for at in reversed(self.nodes):
+            readers = [reader for v in at.outputs if v is not None for reader in v.consumers]
+            if at is self.node or all(reader in gone for reader in readers):
+                gone.add(at)
+        sources = dict.fromkeys(v for at in gone for v in at.inputs if v is not None)
+        freed = 0
+        for value in sources:
+            tensor = self.model.tensor(value)
+            if tensor is not None and not value.exits and gone.issuperset(value.consumers):
+                freed += nbytes(tensor)
+        return freed
+
+    def numbers(self) -> list[Array] | None:
+        """What the node gives; None if that is unknown, unsafe, or takes more room."""
+        limit = max(self._freed(), _FREE)
+        made: dict[Value, Array] = {}
+        for at in self.nodes:
+            stored = [self.model.tensor(value) for value in at.inputs if value not in made]
+            if sum(nbytes(tensor) for tensor in stored if tensor is not None) > _LARGEST:
+                return None
+            inputs = [
+                made[value] if value in made else self.model.constant(value) for value in at.inputs
+            ]
+            cap = limit if at is self.node else _LARGEST
+            if not _bounded(at, inputs, cap) or not _defined(at, inputs):
+                return None
+            results = evaluate(self.model, at, inputs)
+            if results is None or sum(result.nbytes for result in results) > cap:
+                return None
+            made |= {v: a for v, a in zip(at.outputs, results, strict=True) if v is not None}
+            if at is self.node:
+                return results
+        return None
+
+
+def _bounded(node: Node, arrays: list[Array | None], limit: int) -> bool:
+    """Whether the result of an operator that makes much out of little stays within `limit`."""
+    given = [array for array in arrays if array is not None]
+    if node.op in ("ConstantOfShape", "Expand"):
+        return prod(max(int(dim), 1) for dim in given[-1].reshape(-1)) <= limit
+    if node.op == "Tile":
+        return given[0].size * prod(max(int(n), 1) for n in given[1].reshape(-1)) <= limit
+    if node.op == "Pad":
+        pads = [int(pad) for pad in given[1].reshape(-1)] if len(given) > 1 else []
+        half = len(pads) // 2
+        if half != given[0].ndim:
+            return False
+        sizes = [dim + pads[i] + pads[i + half] for i, dim in enumerate(given[0].shape)]
+        return prod(max(size, 1) for size in sizes) <= limit
+    if node.op == "Range":
+        if len(given) != 3 or any(end.size != 1 for end in given):
+            return False
+        start, stop, step = (float(end.reshape(-1)[0]) for end in given)
+        return step != 0 and abs((stop - start) / step) <= limit
+    shapes = [array.shape for array in given]
+    if node.op in ("Add", "Sub", "Mul", "Div", "Where", "Equal", "Max", "Min"):
+        try:
+            return prod(np.broadcast_shapes(*shapes)) <= limit
+        except ValueError:
+            return False
+    return True
 
 
 def _deciding(model: Model) -> set[Node]:
@@ -70,7 +171,7 @@ def _deciding(model: Model) -> set[Node]:
 
 def _shape(model: Model, node: Node, types: dict[Value, TensorType]) -> list[Array] | None:
     """Shape and Size need only the shape, which the runtime enforces where it is fixed."""
-    if node.op not in ("Shape", "Size") or node.inputs[0] is None or node.output.exits:
+    if node.op not in ("Shape", "Size") or node.inputs[0] is None:
         return None
     known = types.get(node.inputs[0])
     shape = known.static if known is not None else None
@@ -80,64 +181,6 @@ def _shape(model: Model, node: Node, types: dict[Value, TensorType]) -> list[Arr
         return [np.array(prod(shape), np.int64)]
     part = shape[slice(node.attribute("start", 0), node.attribute("end"))]
     return [np.array(part, np.int64)]
-
-
-def _evaluated(model: Model, node: Node, types: dict[Value, TensorType]) -> list[Array] | None:
-    if any(value is not None and value.exits for value in node.outputs):
-        return None  # an output must be made by a node
-    freed, inputs = 0, []
-    for value in node.inputs:
-        tensor = model.tensor(value)
-        if value is not None and tensor is None:
-            return None
-        if value is not None and tensor is not None:
-            inputs.append((value, tensor))
-            freed += nbytes(tensor) if len(value.uses) == 1 and not value.exits else 0
-    limit = max(freed, _FREE)
-    known = types.get(node.output)
-    if known is not None and known.static is not None and prod(known.static) > limit:
-        return None
-    if sum(prod(dims(tensor)) for _, tensor in inputs) > 1 << 28 or not _bounded(
-        model, node, limit
-    ):
-        return None
-    arrays = [model.constant(value) for value in node.inputs]
-    if not _defined(node, arrays):
-        return None
-    results = evaluate(model, node, arrays)
-    if results is None or sum(result.nbytes for result in results) > limit:
-        return None
-    return results
-
-
-def _bounded(model: Model, node: Node, limit: int) -> bool:
-    """Whether the result of an operator that makes much out of little stays within `limit`."""
-    if node.op in ("ConstantOfShape", "Expand"):
-        shape = model.constant(node.inputs[-1])
-        return shape is not None and prod(max(int(dim), 1) for dim in shape.reshape(-1)) <= limit
-    if node.op in ("Tile", "Pad"):
-        counts = model.constant(node.input(1))
-        tensor = model.tensor(node.inputs[0])
-        if counts is None or tensor is None:
-            return False
-        if node.op == "Tile":
-            grown = prod(dims(tensor)) * prod(max(int(count), 1) for count in counts.reshape(-1))
-        else:
-            pads = [int(count) for count in counts.reshape(-1)]
-            half = len(pads) // 2
-            if half != len(dims(tensor)):
-                return False
-            grown = prod(
-                dim + pads[axis] + pads[axis + half] for axis, dim in enumerate(dims(tensor))
-            )
-        return grown <= limit
-    if node.op == "Range":
-        ends = [model.constant(value) for value in node.inputs]
-        if any(end is None or end.size != 1 for end in ends):
-            return False
-        start, stop, step = (float(end.reshape(-1)[0]) for end in ends if end is not None)
-        return step != 0 and abs((stop - start) / step) <= limit
-    return True
 
 
 def _defined(node: Node, arrays: list[Array | None]) -> bool:

@@ -1,10 +1,12 @@
 """Inputs drawn where the user gives none: from shapes, types and use.
 
-Indices keep within the table they pick from, other integers and masks are one, images of bytes
-are any bytes, floats are normal. Open dimensions are tried until the model runs.
+Indices keep within the table they pick from, numbers that the model compares with a constant are
+that constant (a sampling rate, say), other integers and masks are one, images of bytes are any
+bytes, floats are normal. Open dimensions are tried until the model runs.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from onnx_compress.ir.runtime import Feed, Port, Session
 
 # sizes for the open dimensions after the first, by how many there are in an input
 _SIZES: dict[int, tuple[tuple[int, ...], ...]] = {
-    1: ((16,), (32,), (64,), (128,), (8,), (1,), (256,), (1024,), (16000,)),
+    1: ((16,), (64,), (512,), (128,), (32,), (8,), (1,), (256,), (1024,), (16000,)),
     2: ((64, 64), (224, 224), (48, 192), (32, 128), (320, 320), (16, 16), (640, 640), (1, 16)),
     3: ((3, 64, 64), (3, 224, 224), (1, 64, 64), (16, 16, 16), (1, 1, 16)),
 }
@@ -27,7 +29,7 @@ _PASSED_ON = (
 
 def draw(model: Model, session: Session, count: int, seed: int) -> list[Feed]:
     """`count` inputs that the model accepts. Raises CalibrationError if none are found."""
-    bounds = {value.name: _bound(model, value) for value in model.inputs()}
+    uses = {value.name: _use(model, value) for value in model.inputs()}
     last = "its inputs are not tensors of numbers"
     for sizes in _choices(session.inputs):
         rng = np.random.default_rng(seed)
@@ -35,7 +37,7 @@ def draw(model: Model, session: Session, count: int, seed: int) -> list[Feed]:
         for _ in range(count):
             feed = {}
             for port in session.inputs:
-                array = _array(port, sizes[port.name], bounds.get(port.name), rng)
+                array = _array(port, sizes[port.name], uses.get(port.name, _Use()), rng)
                 if array is not None:
                     feed[port.name] = array
             feeds.append(feed)
@@ -52,51 +54,71 @@ def draw(model: Model, session: Session, count: int, seed: int) -> list[Feed]:
 
 
 def _choices(ports: list[Port]) -> Iterator[dict[str, tuple[int, ...]]]:
-    """Shapes for all inputs; dimensions of one name are equal everywhere."""
+    """Shapes for all inputs; dimensions of one name are equal everywhere.
+
+    Inputs that have a fixed dimension beside open ones may be states: their open ones are tried
+    as one, like a batch, too.
+    """
     widest = max((len(_open(port)) for port in ports), default=0)
-    for attempt in range(len(_SIZES.get(min(max(widest, 1), 3), ()))):
-        named: dict[str, int] = {}
-        shapes: dict[str, tuple[int, ...]] = {}
-        for port in ports:
-            table = _SIZES[min(max(len(_open(port)), 1), 3)]
-            sizes = list(table[min(attempt, len(table) - 1)])
-            shape: list[int] = []
-            for axis, dim in enumerate(port.shape):
-                if isinstance(dim, int):
-                    shape.append(dim)
-                    continue
-                size = 1 if axis == 0 else (sizes.pop(0) if sizes else 16)
-                if isinstance(dim, str) and dim and dim != "?":
-                    size = named.setdefault(dim, size)
-                shape.append(size)
-            shapes[port.name] = tuple(shape)
-        yield shapes
-        if not widest:
+    attempts = len(_SIZES[min(max(widest, 1), 3)]) if widest else 1
+    for states in (False, True):
+        for attempt in range(attempts):
+            named: dict[str, int] = {}
+            yield {port.name: _shape(port, attempt, states, named) for port in ports}
+        if not any(_is_state(port) for port in ports) or len(ports) == 1:
             return
+
+
+def _shape(port: Port, attempt: int, states: bool, named: dict[str, int]) -> tuple[int, ...]:
+    table = _SIZES[min(max(len(_open(port)), 1), 3)]
+    sizes = list(table[min(attempt, len(table) - 1)])
+    shape: list[int] = []
+    for axis, dim in enumerate(port.shape):
+        if isinstance(dim, int):
+            shape.append(dim)
+            continue
+        batch = axis == 0 or (states and _is_state(port))
+        size = 1 if batch else (sizes.pop(0) if sizes else 16)
+        if isinstance(dim, str) and dim and dim != "?":
+            size = named.setdefault(dim, size)
+        shape.append(size)
+    return tuple(shape)
+
+
+def _is_state(port: Port) -> bool:
+    return bool(_open(port)) and any(isinstance(dim, int) and dim > 1 for dim in port.shape)
 
 
 def _open(port: Port) -> list[int]:
     return [axis for axis, dim in enumerate(port.shape) if axis and not isinstance(dim, int)]
 
 
-def _array(port: Port, shape: tuple[int, ...], bound: int | None, rng: np.random.Generator) -> Any:
+@dataclass(frozen=True)
+class _Use:
+    """What a model does with an integer input: rows of the smallest table, constants it meets."""
+
+    bound: int | None = None
+    compared: int | None = None
+
+
+def _array(port: Port, shape: tuple[int, ...], use: _Use, rng: np.random.Generator) -> Any:
     if port.dtype is None or port.dtype == object:
         return None
     if np.issubdtype(port.dtype, np.floating):
         return rng.standard_normal(shape).astype(port.dtype)
     if port.dtype == np.bool_:
         return np.ones(shape, bool)
-    if bound is not None:
-        return rng.integers(0, max(bound, 1), shape).astype(port.dtype)
+    if use.bound is not None:
+        return rng.integers(0, max(use.bound, 1), shape).astype(port.dtype)
     if port.dtype == np.uint8:
         return rng.integers(0, 256, shape).astype(np.uint8)
-    return np.ones(shape, port.dtype)
+    return np.full(shape, 1 if use.compared is None else use.compared, port.dtype)
 
 
-def _bound(model: Model, value: Value) -> int | None:
-    """Number of rows of the smallest table that an input picks from, on any way that keeps it."""
+def _use(model: Model, value: Value) -> _Use:
+    """Follow an input on any way that keeps its numbers."""
     seen: set[Value] = set()
-    todo, bounds = [value], []
+    todo, bounds, compared = [value], [], []
     while todo and len(seen) < 200:
         at = todo.pop()
         if at in seen:
@@ -111,6 +133,10 @@ def _bound(model: Model, value: Value) -> int | None:
                 depth = model.constant(node.input(1))
                 if depth is not None:
                     bounds.append(int(depth.reshape(-1)[0]))
+            elif node.op == "Equal":
+                other = model.constant(node.input(1 - slot))
+                if other is not None and other.size:
+                    compared.append(int(other.reshape(-1)[0]))
             elif node.op in _PASSED_ON:
                 todo += [output for output in node.outputs if output is not None]
-    return min(bounds, default=None)
+    return _Use(min(bounds, default=None), next(iter(compared), None))
