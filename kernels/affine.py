@@ -15,8 +15,11 @@ def symmetric_scale(array: Array, axes: tuple[int, ...], bits: int) -> Array:
     """Scale that maps the largest magnitude of each channel to the largest code.
 
     `array`: floats of any shape; `axes`: the axes that have a scale of their own. The result has
-    the rank of `array`, size 1 in all other axes, and its dtype. Channels of zeros get 1.
+    the rank of `array`, size 1 in all other axes, and its dtype, at least float32. Channels of
+    zeros get 1.
     """
+    if array.dtype.itemsize < 4:
+        array = array.astype(np.float32)
     others = tuple(axis for axis in range(array.ndim) if axis not in axes)
     if array.size == 0:
         shape = [array.shape[axis] if axis in axes else 1 for axis in range(array.ndim)]
@@ -35,6 +38,7 @@ def quantize(array: Array, scale: Array, bits: int) -> Codes:
     `scale` broadcasts to `array`. Division in the dtype of `array`, as QuantizeLinear does it.
     """
     top = 2 ** (bits - 1) - 1
+    work = np.promote_types(array.dtype, np.float32) if array.dtype.kind == "f" else np.float32
     out = np.empty(array.shape, np.int8)
     rows = max(1, _PIECE // max(1, array[:1].size)) if array.ndim else 1
     spread = np.broadcast_to(scale, array.shape)
@@ -43,7 +47,7 @@ def quantize(array: Array, scale: Array, bits: int) -> Codes:
         return out
     for start in range(0, len(array), rows):
         part = slice(start, start + rows)
-        ratio = array[part] / spread[part]
+        ratio = array[part].astype(work, copy=False) / spread[part]
         np.rint(ratio, out=ratio)
         np.clip(ratio, -top, top, out=ratio)
         out[part] = ratio

@@ -9,8 +9,12 @@ import tomllib
 import pytest
 from conftest import ROOT
 
-FOLDERS = {"tools": "onnx_compress", "ir": "onnx_compress.ir", "passes": "onnx_compress.passes",
-           "kernels": "onnx_compress.kernels"}
+FOLDERS = {
+    "tools": "onnx_compress",
+    "ir": "onnx_compress.ir",
+    "passes": "onnx_compress.passes",
+    "kernels": "onnx_compress.kernels",
+}
 
 
 def _config() -> dict:
@@ -42,7 +46,9 @@ def test_importing_leaves_no_top_level_module_of_a_folder():
 
 def test_slow_libraries_are_not_imported_before_they_are_needed():
     slow = {"onnxruntime", "onnx_graphsurgeon", "llvmlite", "rich", "onnx.reference"}
-    code = f"import onnx_compress, onnx_compress.cli, sys; print(sorted(set(sys.modules) & {slow!r}))"
+    code = (
+        f"import onnx_compress, onnx_compress.cli, sys; print(sorted(set(sys.modules) & {slow!r}))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
     assert done.stdout.strip() == "[]", done.stderr
 

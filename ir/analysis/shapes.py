@@ -20,20 +20,22 @@ class Shapes:
         self.types: dict[Value, TensorType] = infer(model, given)
         if feed is None:
             return
-        open_values = [
-            value
-            for node in model.graph.nodes
-            for value in node.outputs
-            if value in self.types and not self._plausible(value)
-        ]
-        if open_values:
-            try:
-                seen = observe(model, feed, open_values, ["Shape"])
-            except CompressError:
+        made = [value for node in model.graph.nodes for value in node.outputs if value is not None]
+        unknown = [value for value in made if not self._plausible(value)]
+        # of values without a known type some may be no tensors, and then have no shape to ask for
+        for asked in (unknown, [value for value in unknown if value in self.types]):
+            if asked and self._observe(model, feed, asked):
                 return
-            for value, (shape,) in seen.items():
-                sizes = tuple(int(size) for size in shape)
-                self.types[value] = TensorType(self.types[value].element, sizes)
+
+    def _observe(self, model: Model, feed: Feed, values: list[Value]) -> bool:
+        try:
+            seen = observe(model, feed, values, ["Shape"])
+        except CompressError:
+            return False
+        for value, (shape,) in seen.items():
+            element = self.types[value].element if value in self.types else 0
+            self.types[value] = TensorType(element, tuple(int(size) for size in shape))
+        return True
 
     def _plausible(self, value: Value | None) -> bool:
         shape = self.shape(value)

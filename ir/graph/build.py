@@ -13,9 +13,10 @@ from onnx import (
     FunctionProto,
     GraphProto,
     NodeProto,
+    SparseTensorProto,
     TensorProto,
 )
-from onnx_compress.ir.errors import InvalidError
+from onnx_compress.ir.errors import InvalidError, LoadError
 from onnx_compress.ir.graph.storage import Storage
 from onnx_compress.ir.graph.view import Graph, Node, Value, has_body
 
@@ -70,6 +71,8 @@ class Builder:
         outer = scope or {}
 
         def own(name: str) -> Value:
+            if isinstance(name, bytes):  # what protobuf gives for text that is not UTF-8
+                raise InvalidError("a name that is not UTF-8", "the file is damaged", repr(name))
             if name not in here:
                 here[name] = Value(name, graph)
                 self.names.add(name)
@@ -85,6 +88,8 @@ class Builder:
         else:
             graph.inputs += [(own(name), None) for name in proto.input]
         for value, _ in graph.inputs:
+            if value.is_input:
+                raise InvalidError("two inputs of one name", where=value.name)
             value.is_input = True
         nodes = [self._node(graph, node, own) for node in proto.node]
         if isinstance(proto, GraphProto):
@@ -120,7 +125,10 @@ class Builder:
             value.tensor = self.storage.adopt(tensor, self.folder) or tensor
             graph.initializers[value] = None
         for sparse in proto.sparse_initializer:
+            _inline(sparse)
             value = own(sparse.values.name)
+            if value in graph.initializers:
+                raise InvalidError("two initializers of one name", where=value.name)
             value.tensor = sparse
             graph.initializers[value] = None
 
@@ -139,7 +147,8 @@ class Builder:
 
     def _housed(self, proto: NodeProto) -> NodeProto:
         """The proto itself, or a copy in which large tensors are shells and bodies are empty."""
-        tensors = (AttributeProto.TENSOR, AttributeProto.TENSORS)
+        kinds = AttributeProto
+        tensors = (kinds.TENSOR, kinds.TENSORS, kinds.SPARSE_TENSOR)
         if not any(has_body(a) or a.type in tensors for a in proto.attribute):
             return proto
         out = without(proto, {"attribute"})
@@ -150,6 +159,8 @@ class Builder:
             new = without(attribute, {"t", "tensors"})
             if attribute.HasField("t"):
                 new.t.CopyFrom(self._adopt(attribute.t))
+            if attribute.HasField("sparse_tensor"):
+                _inline(attribute.sparse_tensor)
             new.tensors.extend(self._adopt(tensor) for tensor in attribute.tensors)
             out.attribute.append(new)
         return out
@@ -163,6 +174,13 @@ class Builder:
                 single = attribute.type == AttributeProto.GRAPH
                 for body in [attribute.g] if single else attribute.graphs:
                     node.bodies.append((attribute.name, self.graph(body, node, scope, depth + 1)))
+
+
+def _inline(sparse: SparseTensorProto) -> None:
+    for part in (sparse.values, sparse.indices):
+        if part.data_location == TensorProto.EXTERNAL:
+            hint = "no known exporter writes them; store the tensor densely"
+            raise LoadError("a sparse tensor with external data", hint, sparse.values.name)
 
 
 def add_use(value: Value, node: Node, slot: int) -> None:

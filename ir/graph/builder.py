@@ -41,6 +41,7 @@ class Builder:
         node = value.producer
         if node is None:
             raise ValueError(f"{value} is not made by a node")
+        node.renamed = True
         for _ in range(count - len(node.outputs)):
             more = Value(self.model.fresh(value.name), self.graph)
             more.producer = node

@@ -35,21 +35,35 @@ def load(path: str | Path) -> Model:
             if os.fstat(file.fileno()).st_size == 0:
                 raise LoadError("the file is empty", "give an ONNX model", str(path))
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                data = memoryview(mapped)
-                try:
-                    small = cut(data, THRESHOLD, storage.open(path))
-                finally:
-                    data.release()
+                small = _skeleton_bytes(mapped, storage.open(path))
         proto = ModelProto.FromString(small)
     except (WireError, DecodeError) as error:
         hint = "the file is cut short, or in another format"
         raise LoadError(f"not an ONNX model ({error})", hint, str(path)) from None
     except OSError as error:
         raise LoadError(error.strerror or "cannot be read", "check the path", str(path)) from None
-    if not proto.HasField("graph") or not proto.graph.output:
+    if not proto.HasField("graph") or not proto.graph.output or not proto.opset_import:
         hint = "the file is cut short, or in another format"
-        raise LoadError("not an ONNX model: no graph with outputs", hint, str(path))
-    return Model(proto, path.absolute().parent, storage)
+        what = "not an ONNX model: no graph with outputs, or no operator set"
+        raise LoadError(what, hint, str(path))
+    try:
+        return Model(proto, path.absolute().parent, storage)
+    except UnicodeDecodeError:
+        hint = "names and documentation are UTF-8 in ONNX; the file is damaged"
+        raise LoadError("text in it is not UTF-8", hint, str(path)) from None
+
+
+def _skeleton_bytes(mapped: mmap.mmap, location: str) -> bytes:
+    """The file without its large tensors. Raises WireError, with no view of the mapping left."""
+    data = memoryview(mapped)
+    problem = ""
+    try:
+        return cut(data, THRESHOLD, location)
+    except WireError as error:
+        problem = str(error)  # its traceback holds views, which would keep the mapping open
+    finally:
+        data.release()
+    raise WireError(problem)
 
 
 def from_proto(proto: ModelProto, folder: str | Path | None = None) -> Model:

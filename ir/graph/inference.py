@@ -10,7 +10,7 @@ import onnx
 from onnx import GraphProto, TypeProto, ValueInfoProto
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.tensors import dims, element_type
-from onnx_compress.ir.graph.view import Value
+from onnx_compress.ir.graph.view import Graph, Value
 
 Dim = int | str | None  # a size, a name, or unknown
 
@@ -61,9 +61,7 @@ def infer(model: Model, given: dict[str, tuple[int, ...]] | None = None) -> dict
         if graph is not proto.graph:
             for output in graph.output:
                 output.ClearField("type")
-        for node in graph.node:
-            for attribute in node.attribute:
-                todo += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
+        todo += _bodies(graph)
     for info in proto.graph.input:
         if given and info.name in given and info.type.WhichOneof("value") == "tensor_type":
             shape = info.type.tensor_type.shape
@@ -77,10 +75,10 @@ def infer(model: Model, given: dict[str, tuple[int, ...]] | None = None) -> dict
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception:  # the C++ side raises several kinds; what was known stays known
         inferred = proto
-    named: dict[str, TensorType] = {}
-    _collect(inferred.graph, named)
+    found: dict[Graph, dict[str, TensorType]] = {}
+    _collect(inferred.graph, model.graph, found)
     types: dict[Value, TensorType] = {}
-    for view in model.graphs():
+    for view, named in found.items():
         values = [value for value, _ in view.inputs] + list(view.initializers)
         values += [v for node in view.nodes for v in node.outputs if v is not None]
         for value in values:
@@ -92,12 +90,22 @@ def infer(model: Model, given: dict[str, tuple[int, ...]] | None = None) -> dict
     return types
 
 
-def _collect(graph: GraphProto, named: dict[str, TensorType]) -> None:
+def _collect(graph: GraphProto, view: Graph, found: dict[Graph, dict[str, TensorType]]) -> None:
+    """Types by graph: bodies may use the same names for other things."""
+    named = found[view] = {}
     for info in (*graph.output, *graph.value_info, *graph.input):
         known = declared(info)
         if known is not None:
             named[info.name] = known
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                _collect(body, named)
+    views = [body for node in view.sorted() for _, body in node.bodies]
+    for body, inner in zip(_bodies(graph), views, strict=True):
+        _collect(body, inner, found)
+
+
+def _bodies(graph: GraphProto) -> list[GraphProto]:
+    return [
+        body
+        for node in graph.node
+        for attribute in node.attribute
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else []))
+    ]

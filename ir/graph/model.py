@@ -138,6 +138,8 @@ class Model:
 
     def rename(self, value: Value, name: str) -> None:
         """Give a value another name. Raises InvalidError: taken, or part of the interface."""
+        if not name:
+            raise InvalidError("an empty name means no value", where=value.name)
         if name in self.names:
             raise InvalidError(f"the name {name!r} is taken", where=value.name)
         if value.graph is self.graph and (value.is_input or self.graph in value.exits):
@@ -180,6 +182,8 @@ class Model:
         A graph that gave `old` out gives `new` out (not with `only`). In the main graph `new`
         takes over the name, or an Identity of that name is put behind it where it cannot.
         """
+        if old is new:
+            return
         for node, slot in list(old.uses):
             if only is None or only(node):
                 self.set_input(node, slot, new)
@@ -188,9 +192,13 @@ class Model:
                 self._replace_exit(graph, old, new)
 
     def _replace_exit(self, graph: Graph, old: Value, new: Value) -> None:
-        local = new.graph is graph and new.producer is not None
         named = graph is self.graph
-        if not local or (named and graph in new.exits):
+        if named and old.is_input:
+            raise InvalidError("it is an input that is given out", where=old.name)
+        local = new.graph is graph and new.producer is not None
+        # a body may have an input of the name that `new` would take, and then not see `new`
+        hidden = named and any(node.graph is not graph for node, _ in new.uses)
+        if not local or hidden or graph in new.exits:
             new = self.add_node(graph, "Identity", [new])
         if named:
             name = old.name
@@ -235,13 +243,15 @@ class Model:
             if like.proto.HasField("doc_string"):
                 proto.doc_string = like.proto.doc_string
             proto.metadata_props.extend(like.proto.metadata_props)
+        sources = list(inputs)
+        for value in sources:
+            if value is not None and not value.graph.encloses(graph):
+                raise InvalidError(f"{value.name!r} cannot be seen there", where=op)
         node = Node(proto, graph)
         node.renamed = True
         graph.nodes[node] = None
         self.edits += 1
-        for slot, value in enumerate(inputs):
-            if value is not None and not value.graph.encloses(graph):
-                raise InvalidError(f"{value.name!r} cannot be seen there", where=op)
+        for slot, value in enumerate(sources):
             node.inputs.append(value)
             if value is not None:
                 add_use(value, node, slot)
@@ -277,6 +287,8 @@ class Model:
         if value.tensor is not None:
             value.tensor = new
         elif value.producer is not None:
+            for other in list(value.producer.proto.attribute):  # value_float, sparse_value, ...
+                self.set_attribute(value.producer, other.name, None)
             self.set_attribute(value.producer, "value", new)
         self.edits += 1
 
@@ -289,6 +301,18 @@ class Model:
         if value is not None:
             proto.attribute.append(helper.make_attribute(name, value))
         node.proto = proto
+        self.edits += 1
+
+    def drop_outputs(self, node: Node, kept: int) -> None:
+        """Leave out all outputs after the first `kept`. Raises InvalidError if one is used."""
+        for value in node.outputs[kept:]:
+            if value is not None and value.is_used:
+                raise InvalidError(f"{value.name!r} is still used", where=node.name)
+        for value in node.outputs[kept:]:
+            if value is not None:
+                value.alive, value.producer = False, None
+        del node.outputs[kept:]
+        node.renamed = True
         self.edits += 1
 
     def remove(self, node: Node) -> None:
@@ -319,6 +343,9 @@ class Model:
             raise InvalidError("it is still used", where=value.name)
         del value.graph.initializers[value]
         value.tensor = None
+        if value.is_input and self.ir_version < 4:  # listed as an input because it had to be
+            value.is_input = False
+            value.graph.inputs = [entry for entry in value.graph.inputs if entry[0] is not value]
         if not value.is_input:
             value.alive = False
         self.edits += 1

@@ -89,25 +89,51 @@ def _softmax(model: Model, node: Node, types: Types) -> No | None:
     return None
 
 
-def _batch_normalization(_: Model, node: Node, __: Types) -> No | None:
-    outputs = [value for value in node.outputs if value is not None and value.is_used]
-    return No("BatchNormalization in training form") if len(outputs) > 1 else None
+def _spatial(model: Model, node: Node, _: Types) -> No | None:
+    """BatchNormalization(spatial=1), the default, is the only one left."""
+    if node.attribute("spatial", 1) != 1:
+        return No("BatchNormalization with statistics for each place")
+    model.set_attribute(node, "spatial", None)
+    return None
 
 
-REWRITES: dict[str, tuple[int, Rewrite]] = {
-    "Squeeze": (13, _attribute_to_input("axes", 1)),
-    "Unsqueeze": (13, _attribute_to_input("axes", 1)),
-    "ReduceSum": (13, _attribute_to_input("axes", 1)),
-    "Split": (13, _attribute_to_input("split", 1)),
+def _one_output(model: Model, node: Node, types: Types) -> No | None:
+    """The further outputs of BatchNormalization changed; unused ones go."""
+    if any(value is not None and value.is_used for value in node.outputs[1:]):
+        return No("BatchNormalization in training form")
+    model.drop_outputs(node, 1)
+    return _spatial(model, node, types)
+
+
+def _split_count(model: Model, node: Node, _: Types) -> No | None:
+    """Split into equal parts says how many."""
+    if node.input(1) is None and node.attribute("split") is None:
+        model.set_attribute(node, "num_outputs", len(node.outputs))
+    return None
+
+
+def _refused(_: Model, node: Node, __: Types) -> No | None:
+    """Meaning changed although the schema did not."""
+    return No(f"{node.op} changed its meaning")
+
+
+# operator -> (operator set that brought the change, how a node is rewritten)
+REWRITES: dict[str, tuple[tuple[int, Rewrite], ...]] = {
+    "Squeeze": ((13, _attribute_to_input("axes", 1)),),
+    "Unsqueeze": ((13, _attribute_to_input("axes", 1)),),
+    "ReduceSum": ((13, _attribute_to_input("axes", 1)),),
+    "Split": ((13, _attribute_to_input("split", 1)), (18, _split_count)),
     **{
-        f"Reduce{kind}": (18, _attribute_to_input("axes", 1))
+        f"Reduce{kind}": ((18, _attribute_to_input("axes", 1)),)
         for kind in ("Max", "Min", "Mean", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
     },
-    "Clip": (11, _scalars(("min", None), ("max", None))),
-    "Pad": (11, _pad),
-    "Softmax": (13, _softmax),
-    "LogSoftmax": (13, _softmax),
-    "BatchNormalization": (14, _batch_normalization),
+    "Clip": ((11, _scalars(("min", None), ("max", None))),),
+    "Pad": ((11, _pad),),
+    "Softmax": ((13, _softmax),),
+    "LogSoftmax": ((13, _softmax),),
+    "BatchNormalization": ((9, _spatial), (14, _one_output)),
+    "GroupNormalization": ((21, _refused),),
+    "PRelu": ((7, _refused),),
 }
 
 
@@ -128,10 +154,10 @@ def raise_to(model: Model, version: int, types: Types | None = None) -> None:
     for node in list(model.nodes()):
         if node.proto.domain not in ("", "ai.onnx"):
             continue
-        change = REWRITES.get(node.op)
-        if change is not None and now < change[0] <= version:
-            refused = change[1](model, node, types)
-        else:
+        changes = [rewrite for at, rewrite in REWRITES.get(node.op, ()) if now < at <= version]
+        results = [rewrite(model, node, types) for rewrite in changes]
+        refused = next((r for r in results if r is not None), None)
+        if not changes:
             refused = _changed(node, now, version)
         if refused is not None:
             raise UnsupportedError(
@@ -172,6 +198,8 @@ def _inputs_fit(old: OpSchema, new: OpSchema) -> bool:
 def _attributes_fit(old: OpSchema, new: OpSchema) -> bool:
     for name, attribute in old.attributes.items():
         other = new.attributes.get(name)
-        if other is None or other.default_value != attribute.default_value:
+        if other is None or other.type != attribute.type:
+            return False
+        if other.default_value != attribute.default_value:
             return False
     return not any(a.required for name, a in new.attributes.items() if name not in old.attributes)

@@ -78,10 +78,14 @@ class Storage:
                 "give the path of the model instead of the loaded model",
                 tensor.name,
             )
-        blob = reference(tensor)
+        try:
+            blob = reference(tensor)
+        except ValueError:
+            hint = "the file is damaged"
+            raise LoadError("its offset or length is no number", hint, tensor.name) from None
         path = self._inside(folder, blob.location, tensor.name)
         rest = path.stat().st_size - blob.offset
-        length = blob.length or rest
+        length = blob.length if "length" in keys else rest
         if blob.offset < 0 or length < 0 or length > rest:
             raise LoadError(
                 f"{blob.location} ends before its data do",
@@ -93,8 +97,10 @@ class Storage:
     @staticmethod
     def _inside(folder: Path, location: str, name: str) -> Path:
         root = folder.resolve()
-        path = root / location
         hint = "external data must be plain files in the model's folder"
+        if "\0" in location:
+            raise LoadError("its data file has no valid name", hint, name)
+        path = root / location
         if os.path.isabs(location) or not path.resolve().is_relative_to(root):
             raise LoadError(f"its data lie outside the model's folder: {location}", hint, name)
         try:

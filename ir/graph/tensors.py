@@ -52,6 +52,8 @@ def bits(element: int) -> int:
     """Bits that one element takes in a file."""
     if element in _PACKED:
         return _PACKED[element]
+    if element == TensorProto.STRING:
+        raise UnsupportedError("strings have no fixed size")
     try:
         return int(helper.tensor_dtype_to_np_dtype(element).itemsize) * 8
     except KeyError:

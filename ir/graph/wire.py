@@ -26,6 +26,7 @@ _INSIDE: dict[int, dict[int, int]] = {
     TENSOR: {},
 }
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
+_DEEPEST = 100  # as protobuf itself
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
@@ -116,7 +117,9 @@ class _Rewriter:
     def tensor(self, start: int, end: int) -> list[Piece] | None:
         raise NotImplementedError
 
-    def message(self, start: int, end: int, kind: int) -> list[Piece]:
+    def message(self, start: int, end: int, kind: int, depth: int = 0) -> list[Piece]:
+        if depth > _DEEPEST:
+            raise WireError(f"messages nested deeper than {_DEEPEST}")
         if kind == TENSOR:
             return self.tensor(start, end) or [self.data[start:end]]
         pieces: list[Piece] = []
@@ -125,7 +128,7 @@ class _Rewriter:
             inside = _INSIDE[kind].get(number)
             if inside is None or wire != _BYTES or not self.wanted(at, stop):
                 continue
-            new = self.message(at, stop, inside)
+            new = self.message(at, stop, inside, depth + 1)
             pieces.append(self.data[kept:key_at])
             pieces.append(_encoded(number << 3 | _BYTES) + _encoded(size(new)))
             pieces += new

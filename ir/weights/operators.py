@@ -69,7 +69,9 @@ def _right(_: Node, shape: Shape) -> Layout | No:
 
 
 def _gather(node: Node, shape: Shape) -> Layout | No:
-    return along(shape, node.attribute("axis", 0) % len(shape))
+    layout = along(shape, node.attribute("axis", 0) % len(shape))
+    # one number a row is no embedding; the scales of a coded one look like this
+    return layout if layout.columns > 1 else No("a table of single numbers")
 
 
 _CONV = Operator({1: _ranked(3, _conv)})

@@ -40,6 +40,11 @@ class Path:
     shape: tuple[int, ...]  # of the operand
 
     @property
+    def casts(self) -> bool:
+        """Whether the operand may be of another type than the stored tensor."""
+        return any(step.node.op == "Cast" for step in self.steps)
+
+    @property
     def moves(self) -> bool:
         """Whether the operand differs from the stored tensor in shape or order."""
         return any(step.moves for step in self.steps)
@@ -168,6 +173,8 @@ def _step(model: Model, node: Node, shape: tuple[int, ...]) -> Step | No:
         return Step(node, _reshaped(shape, [int(dim) for dim in given], node))
     axes = given if given is not None else node.attribute("axes")
     ones = [axis for axis, dim in enumerate(shape) if dim == 1]
+    if given is None and node.input(1) is not None:
+        return No(f"{node.op} at run time")
     if node.op == "Squeeze":
         chosen = [int(a) % len(shape) for a in axes] if axes is not None else ones
         return Step(node, tuple(dim for axis, dim in enumerate(shape) if axis not in chosen))

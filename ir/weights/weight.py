@@ -104,13 +104,11 @@ class Weight:
 
     @property
     def others(self) -> list[Node]:
-        """The nodes that read the tensor, or a step on the way to a use, without being a use."""
-        known = {use.node for use in self.uses}
-        known |= {step.node for use in self.uses for step in use.path.steps}
-        read = [self.value, *(step.node.output for use in self.uses for step in use.path.steps)]
-        return [
-            node for value in dict.fromkeys(read) for node in value.consumers if node not in known
-        ]
+        """The nodes that read the tensor, or a step on the way to a use, in another way."""
+        steps = [step.node for use in self.uses for step in use.path.steps]
+        known = {(use.node, use.slot) for use in self.uses} | {(node, 0) for node in steps}
+        read = dict.fromkeys([self.value, *(node.output for node in steps)])
+        return [node for value in read for node, slot in value.uses if (node, slot) not in known]
 
     @property
     def sole_use(self) -> bool:

@@ -128,21 +128,21 @@ def _bounded(node: Node, arrays: list[Array | None], limit: int) -> bool:
     """Whether the result of an operator that makes much out of little stays within `limit`."""
     given = [array for array in arrays if array is not None]
     if node.op in ("ConstantOfShape", "Expand"):
-        return prod(max(int(dim), 1) for dim in given[-1].reshape(-1)) <= limit
+        return bool(prod(max(int(dim), 1) for dim in given[-1].reshape(-1)) <= limit)
     if node.op == "Tile":
-        return given[0].size * prod(max(int(n), 1) for n in given[1].reshape(-1)) <= limit
+        return bool(given[0].size * prod(max(int(n), 1) for n in given[1].reshape(-1)) <= limit)
     if node.op == "Pad":
         pads = [int(pad) for pad in given[1].reshape(-1)] if len(given) > 1 else []
         half = len(pads) // 2
         if half != given[0].ndim:
             return False
         sizes = [dim + pads[i] + pads[i + half] for i, dim in enumerate(given[0].shape)]
-        return prod(max(size, 1) for size in sizes) <= limit
+        return bool(prod(max(size, 1) for size in sizes) <= limit)
     if node.op == "Range":
         if len(given) != 3 or any(end.size != 1 for end in given):
             return False
         start, stop, step = (float(end.reshape(-1)[0]) for end in given)
-        return step != 0 and abs((stop - start) / step) <= limit
+        return bool(step != 0) and abs((stop - start) / step) <= limit
     shapes = [array.shape for array in given]
     if node.op in ("Add", "Sub", "Mul", "Div", "Where", "Equal", "Max", "Min"):
         try:

@@ -11,12 +11,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+import numpy as np
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.tensors import Array, Tensor
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.weights.weight import Use, Weight
 from onnx_compress.kernels import affine
+
+_FLOAT = 1
 
 
 class Form(Protocol):
@@ -50,9 +53,25 @@ class Coded:
     dtype: str
     readers: Mapping[Use, str] = field(default_factory=dict)
 
+    @property
+    def work(self) -> tuple[int, str]:
+        """The type that is computed in: float32 for narrower floats, where there are scales.
+
+        ONNX Runtime computes so and rounds when it likes; written out, it rounds once, at the end.
+        """
+        narrow = np.dtype(self.dtype).itemsize < 4 and self.scale is not None
+        return (_FLOAT, "float32") if narrow else (self.element, self.dtype)
+
     def decode(self) -> Array:
         """(q - z) * s, one rounding an operation."""
-        return affine.dequantize(self.codes, self.scale, self.zero_point, self.dtype)
+        exact = affine.dequantize(self.codes, self.scale, self.zero_point, self.work[1])
+        return exact.astype(self.dtype)
+
+    def scales_along(self, use: Use) -> bool:
+        """Whether the scales lie along the output features that a use sees, or there is one."""
+        axes = use.path.stored_axes(use.layout.channel_axes, self.codes.shape)
+        shape = self.scale.shape if self.scale is not None else ()
+        return all(dim == 1 or axis in axes for axis, dim in enumerate(shape))
 
     def nbytes(self) -> int:
         """Bytes of codes, scales and zero points."""

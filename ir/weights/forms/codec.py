@@ -19,11 +19,14 @@ def allows(use: Use, coded: Coded) -> No | None:
 def decode_all(stored: Stored) -> None:
     """Let everything that still reads the weight read the decoded one."""
     b, coded = stored.builder(), stored.coded
-    out = b("Cast", stored.codes(), to=coded.element)
+    element, dtype = coded.work
+    out = b("Cast", stored.codes(), to=element)
     if coded.zero_point is not None:
-        out = b("Sub", out, b.constant(coded.zero_point.astype(coded.dtype), "z"))
+        out = b("Sub", out, b.constant(coded.zero_point.astype(dtype), "z"))
     if coded.scale is not None:
-        out = b("Mul", out, b.constant(coded.scale.astype(coded.dtype), "s"))
+        out = b("Mul", out, b.constant(coded.scale.astype(dtype), "s"))
+    if element != coded.element:
+        out = b("Cast", out, to=coded.element)
     b.model.replace_uses(stored.weight.value, out)
     remove_unused(b.model, [stored.weight.value])
 

@@ -11,6 +11,8 @@ from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
 from onnx_compress.ir.weights.weight import Use
 
+_FLOAT = 1
+
 
 def allows(use: Use, coded: Coded) -> No | None:
     """A matrix product whose weight nothing else reads, int8, scales along the rows or one."""
@@ -18,9 +20,11 @@ def allows(use: Use, coded: Coded) -> No | None:
         return No(f"{use.node.op} is no matrix product")
     if coded.codes.dtype != np.int8 or coded.scale is None or coded.zero_point is not None:
         return No("only for int8 codes with scales and no zero points")
+    if coded.element != _FLOAT or use.path.casts:
+        return No("only for float32")
     if len(use.path.shape) != 2:
         return No("a batch of matrices")
-    if coded.scale.size not in (1, use.layout.rows):
+    if not coded.scales_along(use):
         return No("the scales do not lie along the output features")
     return None
 

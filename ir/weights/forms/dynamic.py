@@ -22,13 +22,13 @@ def allows(use: Use, coded: Coded) -> No | None:
     """A float32 matrix product, int8 codes without zero points, scales along the rows or one."""
     if not use.multiplied:
         return No(f"{use.node.op} is no matrix product")
-    if coded.element != _FLOAT or coded.codes.dtype != np.int8:
+    if coded.element != _FLOAT or use.path.casts or coded.codes.dtype != np.int8:
         return No("integer products are for float32")
     if coded.zero_point is not None:
         return No("with zero points")
     if use.path.shape != use.layout.shape or len(use.path.shape) != 2:
         return No("a batch of matrices")
-    if coded.scale is not None and coded.scale.size not in (1, use.layout.rows):
+    if not coded.scales_along(use):
         return No("the scales do not lie along the output features")
     return None
 

@@ -17,6 +17,8 @@ def allows(use: Use, coded: Coded) -> No | None:
     """A Gather of the stored tensor, with a scale for each row, for each trailing axis, or one."""
     if not use.gathered:
         return No(f"{use.node.op} does not pick rows")
+    if use.path.casts:
+        return No("the table is cast before rows are picked")
     if use.path.moves:
         return No("the table is turned before rows are picked")
     axis = use.node.attribute("axis", 0) % coded.codes.ndim
@@ -32,10 +34,13 @@ def read(use: Use, stored: Stored) -> None:
     coded, indices = stored.coded, node.inputs[1]
     axis = node.attribute("axis", 0)
     out = b("Gather", stored.codes(), indices, name=node.proto.name, axis=axis)
-    out = b("Cast", out, to=coded.element)
+    element, dtype = coded.work
+    out = b("Cast", out, to=element)
     for op, part in (("Sub", coded.zero_point), ("Mul", coded.scale)):
         if part is not None:
-            out = b(op, out, _picked(b, part, indices, axis))
+            out = b(op, out, _picked(b, part.astype(dtype), indices, axis))
+    if element != coded.element:
+        out = b("Cast", out, to=coded.element)
     b.model.replace_uses(node.output, out)
     b.model.remove(node)
 

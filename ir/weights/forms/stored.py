@@ -104,6 +104,7 @@ def minimum_opset(readers: Iterable[str]) -> int:
 
 
 def affine(weight: Weight, codes: Array, scale: Array, readers: dict[Use, str]) -> Affine:
-    """Codes and scales as a form of this weight; scales in its own type."""
+    """Codes and scales as a form of this weight; scales in the type that is computed in."""
     dtype = np_dtype(weight.element)
-    return Affine(codes, scale.astype(dtype), None, weight.element, str(dtype), readers)
+    form = Affine(codes, scale, None, weight.element, str(dtype), readers)
+    return Affine(codes, scale.astype(form.work[1]), None, weight.element, str(dtype), readers)
