@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import files
 from onnx_compress.ir.graph.clone import clone

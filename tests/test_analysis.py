@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress.ir import runtime
 from onnx_compress.ir.analysis import Shapes, cost, eight_bit_snr
 from onnx_compress.ir.analysis.macs import macs

@@ -13,6 +13,7 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress import cli
 from onnx_compress.cli import main
 from onnx_compress.ir.errors import VerificationError

@@ -14,6 +14,7 @@ import onnxruntime as ort
 import pytest
 from onnx import ModelProto, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress import Result, compress
 from onnx_compress.ir.errors import (
     CalibrationError,

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress.ir.errors import (
     CompressError,
     InvalidError,

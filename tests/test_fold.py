@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, helper, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress import compress
 from onnx_compress.ir.graph import from_proto, invariants, to_proto
 from onnx_compress.passes import Context, Report

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph import clone, from_proto, to_bytes, to_proto
 from onnx_compress.ir.graph.files import file_size

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+
 from onnx_compress.ir.errors import (
     OptionError,
     OrderError,

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+
 from onnx_compress.kernels import affine
 from onnx_compress.kernels.affine import dequantize, quantize, symmetric_scale
 from onnx_compress.kernels.magnitude import magnitude_mask

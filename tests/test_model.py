@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import Model, Value, clone, from_proto, to_bytes, to_proto
 from onnx_compress.ir.graph.builder import Builder

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 from onnx.parser import parse_model
+
 from onnx_compress.ir.errors import InvalidError, UnsupportedError
 from onnx_compress.ir.graph import from_proto, to_bytes, to_proto
 from onnx_compress.ir.graph.invariants import check

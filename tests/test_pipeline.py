@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress import compress
 from onnx_compress.ir.errors import (
     CompressError,

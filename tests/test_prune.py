@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress.ir.graph import from_proto, invariants, to_proto
 from onnx_compress.passes import Context, Report
 from onnx_compress.passes import target as targets

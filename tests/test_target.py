@@ -7,6 +7,7 @@ import llvmlite.binding
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onnx_compress.ir.errors import OptionError
 from onnx_compress.ir.weights.forms import READERS
 from onnx_compress.passes import Target

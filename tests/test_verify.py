@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress.ir.errors import CalibrationError, VerificationError
 from onnx_compress.ir.graph import Model, from_proto
 from onnx_compress.ir.runtime import Session

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 from onnx.parser import parse_model
+
 from onnx_compress.ir.graph import clone, from_proto
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import Session

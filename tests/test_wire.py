@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+
 from onnx_compress.ir.graph.wire import Blob, WireError, cut, reference, size, splice
 
 PLACE = "elsewhere-"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from onnx_compress.ir.errors import CalibrationError
 from onnx_compress.ir.runtime import Feed, Port
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from onnx_compress import calibration as data
 from onnx_compress.ir.analysis import cost
 from onnx_compress.ir.errors import (

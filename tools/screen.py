@@ -1,9 +1,10 @@
 """What the command line prints: one screen at the end, readable in a pipe."""
 
-from onnx_compress.passes import Entry, Stage
-from onnx_compress.result import Summary
 from rich.console import Console
 from rich.table import Table
+
+from onnx_compress.passes import Entry, Stage
+from onnx_compress.result import Summary
 
 _MOST = 8  # reasons shown; the rest is in the JSON report
 

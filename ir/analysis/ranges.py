@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+
 from onnx_compress.ir.errors import CompressError
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.view import Value

@@ -16,6 +16,7 @@ from onnx import (
     SparseTensorProto,
     TensorProto,
 )
+
 from onnx_compress.ir.errors import InvalidError, LoadError
 from onnx_compress.ir.graph.storage import Storage
 from onnx_compress.ir.graph.view import Graph, Node, Value, has_body

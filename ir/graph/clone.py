@@ -1,6 +1,7 @@
 """A copy of a model that shares every proto and every weight with it: cheap enough to roll back."""
 
 from onnx import ModelProto
+
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.view import Graph, Node, Value
 

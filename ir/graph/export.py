@@ -7,6 +7,7 @@ model's size, and it is what shape inference sees; `pieces` turns it into the by
 from collections.abc import Iterator
 
 from onnx import FunctionProto, GraphProto, ModelProto, SparseTensorProto, ValueInfoProto
+
 from onnx_compress.ir.graph.storage import MARKER, Storage
 from onnx_compress.ir.graph.view import Graph, Node
 from onnx_compress.ir.graph.wire import Blob, Piece, splice

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
+
 from onnx_compress.ir.errors import InvalidError, LoadError, OutputError, UnsupportedError
 from onnx_compress.ir.graph.export import chunks, pieces
 from onnx_compress.ir.graph.model import Model

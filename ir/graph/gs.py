@@ -7,6 +7,7 @@ its own, and what it exports is taken as a new model.
 from typing import Any
 
 import onnx_graphsurgeon
+
 from onnx_compress.ir.errors import UnsupportedError
 from onnx_compress.ir.graph import files
 from onnx_compress.ir.graph.model import Model

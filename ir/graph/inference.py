@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 from onnx import GraphProto, TypeProto, ValueInfoProto
+
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.tensors import dims, element_type
 from onnx_compress.ir.graph.view import Graph, Value

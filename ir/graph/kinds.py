@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from onnx import ModelProto
+
 from onnx_compress.ir.errors import LoadError
 from onnx_compress.ir.graph import files
 from onnx_compress.ir.graph.clone import clone

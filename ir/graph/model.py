@@ -18,6 +18,7 @@ from onnx import (
     helper,
     numpy_helper,
 )
+
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import tensors
 from onnx_compress.ir.graph.build import (

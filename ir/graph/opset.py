@@ -11,6 +11,7 @@ from collections.abc import Callable
 import numpy as np
 import onnx
 from onnx.defs import OpSchema
+
 from onnx_compress.ir.errors import UnsupportedError
 from onnx_compress.ir.graph.inference import TensorType, infer
 from onnx_compress.ir.graph.model import Model

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
+
 from onnx_compress.ir.errors import LoadError, UnsupportedError
 from onnx_compress.ir.graph.wire import Blob, refer, reference
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
+
 from onnx_compress.ir.errors import InvalidError, UnsupportedError
 from onnx_compress.ir.graph.storage import THRESHOLD, Storage, shell
 from onnx_compress.ir.graph.wire import reference

@@ -19,6 +19,7 @@ from onnx import (
     ValueInfoProto,
     helper,
 )
+
 from onnx_compress.ir.errors import InvalidError
 
 

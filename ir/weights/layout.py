@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+
 from onnx_compress.ir.graph.tensors import Array
 
 _WIDE = 16  # numbers a kernel must have to be worth a scale of its own

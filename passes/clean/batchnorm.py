@@ -11,6 +11,7 @@ Likewise ConvTranspose (after it only), Gemm and MatMul of matrices. Computed in
 from dataclasses import dataclass
 
 import numpy as np
+
 from onnx_compress.ir.graph import Model, Node
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.inference import TensorType, infer

@@ -10,6 +10,7 @@ bytes cannot grow to gigabytes.
 from math import prod
 
 import numpy as np
+
 from onnx_compress.ir.graph import Model, Node
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.evaluate import evaluate

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from onnx_compress.ir.graph import Model
 from onnx_compress.ir.weights import Weight, find_weights
 from onnx_compress.ir.weights.forms import Dense

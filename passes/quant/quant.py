@@ -15,6 +15,7 @@ from math import prod
 from typing import ClassVar
 
 import numpy as np
+
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.errors import UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset

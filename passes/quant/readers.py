@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
+
 from onnx_compress.ir.analysis import Shapes, eight_bit_snr
 from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.weights import Use, Weight, find_weights

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
 from onnx_compress.ir.errors import CalibrationError, InvalidError
 from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.graph.tensors import dims

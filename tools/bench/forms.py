@@ -9,6 +9,7 @@ import argparse
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
+
 from onnx_compress.ir.graph import clone, from_proto
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.runtime import Session, compare_speed

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 import numpy as np
+
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.tensors import Array, Tensor

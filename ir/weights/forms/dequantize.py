@@ -7,6 +7,7 @@ and one consumer reads them: so that is what is written. Other runtimes take it 
 """
 
 import numpy as np
+
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
 from onnx_compress.ir.weights.weight import Use

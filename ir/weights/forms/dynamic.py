@@ -7,6 +7,7 @@ ONNX Runtime fuses this into one kernel. Gemm adds its C, with alpha and beta ta
 """
 
 import numpy as np
+
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.patterns import No

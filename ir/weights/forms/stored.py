@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+
 from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.patterns import No
