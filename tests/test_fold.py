@@ -172,7 +172,7 @@ REFUSED = {
     ),
     "read twice": ("h = Conv (x, W)  n = {BN} (h,g,b,m,v)  y = Add (n, h)", "2 uses"),
     "read twice after": (
-        "n = {BN} (x,g,b,m,v)  h = Conv (n, W)  r = Relu (n)  y = Conv (r, V)",
+        "n = {BN} (x,g,b,m,v)  h = Conv (n, W)  r = Relu (n)  k = Conv (r, V)  y = Add (h, k)",
         "2 uses",
     ),
     "computed weight": ("U = Mul (W, s)  h = Conv (x, U)  y = {BN} (h,g,b,m,v)", "not constant"),
@@ -409,14 +409,29 @@ def test_what_would_grow_stays_an_expression(name):
     assert time.perf_counter() - started < 5
 
 
-def test_doubling_again_and_again_takes_no_memory():
+HUNGRY = {
+    "doubling": " ".join(
+        ["w0 = Concat <axis=0> (k, k)"]
+        + [f"w{i + 1} = Concat <axis=0> (w{i}, w{i})" for i in range(17)]
+        + ["s = Shape (w17)"]
+    ),
+    "expanded and cut": "w = Expand (one, huge)  s = Slice (w, zero, some)",
+    "filled and cut": "w = ConstantOfShape (huge)  s = Slice (w, zero, some)",
+}
+
+
+@pytest.mark.parametrize("name", HUNGRY)
+def test_small_files_take_little_memory(name):
     """In a process of its own, whose peak can be read."""
     pytest.importorskip("resource")
-    lines = ["w0 = Concat <axis=0> (k, k)"]
-    lines += [f"w{i + 1} = Concat <axis=0> (w{i}, w{i})" for i in range(17)]
+    kind = "int64[?]" if name == "doubling" else "float[?,?]"
     proto = build(
-        f"g (int64[1] i) => (int64[?] y) {{ {' '.join(lines)}  s = Shape (w17)  y = Mul (s, i) }}",
+        f"g ({kind} i) => ({kind} y) {{ {HUNGRY[name]}  y = Mul (s, i) }}",
         k=draw(16),
+        one=np.float32([[1]]),
+        huge=np.int64([12_000, 12_000]),
+        zero=np.int64([0]),
+        some=np.int64([2]),
     )
     code = (
         "import resource, sys; from onnx import ModelProto;"
@@ -430,7 +445,34 @@ def test_doubling_again_and_again_takes_no_memory():
         [sys.executable, "-c", code], input=proto.SerializeToString(), capture_output=True
     )
     assert done.returncode == 0, done.stderr.decode()
-    assert int(done.stdout) < 100_000  # kB; the result of the last would take 134 MB twice over
+    assert int(done.stdout) < 400_000  # kB
+
+
+def test_a_long_range_takes_little_time():
+    proto = build(
+        "g (int64[2] i) => (int64[2] y) "
+        "{ w = Range (start, stop, step)  s = Slice (w, zero, two)  y = Add (s, i) }",
+        start=np.int64(0),
+        stop=np.int64(60_000_000),
+        step=np.int64(1),
+        zero=np.int64([0]),
+        two=np.int64([2]),
+    )
+    started = time.perf_counter()
+    fold(proto)
+    assert time.perf_counter() - started < 2
+
+
+def test_a_long_chain_with_many_readers_takes_little_time():
+    steps = 250
+    lines = ["w0 = Add (k, k)"] + [f"w{n} = Add (w{n - 1}, k)" for n in range(1, steps)]
+    lines += ["h0 = Mul (x, w0)"] + [f"h{n} = Mul (h{n - 1}, w{n})" for n in range(1, steps)]
+    proto = build(
+        f"g (float[100] x) => (float[?] h{steps - 1}) {{ {'  '.join(lines)} }}", k=draw(100)
+    )
+    started = time.perf_counter()
+    fold(proto)
+    assert time.perf_counter() - started < 2
 
 
 def test_what_would_grow_stays_in_a_branch_too():

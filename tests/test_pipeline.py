@@ -370,11 +370,18 @@ def test_the_strongest_setting_within_the_error_is_taken(max_error):
 
 
 def test_two_passes_share_the_error_as_squares():
-    outcome = run(Shorten(), Shorten(), max_error=0.15)
-    taken = [stage.error for stage in outcome.stages]
-    assert taken[0] <= 0.15 / sqrt(2)
-    assert taken[0] == pytest.approx(0.1, rel=1e-3)
-    assert taken[1] is None or taken[1] <= 0.15
+    outcome = run(Shorten(), Shorten(), max_error=0.25)
+    first, second = (stage.error for stage in outcome.stages)
+    assert first == pytest.approx(0.1, rel=1e-3)  # 0.2 is above 0.25 / sqrt(2)
+    assert second == pytest.approx(1.1 * 1.1 - 1, rel=1e-3)  # the last one takes the rest
+
+
+def test_what_is_left_counts_from_the_error_there_is():
+    outcome = run(Scale(factor=1.2), Shorten(), Shorten(), max_error=0.25)
+    errors = [stage.error for stage in outcome.stages]
+    allowed = sqrt(0.2**2 + (0.25**2 - 0.2**2) / 2)
+    assert errors[1] == pytest.approx(1.2 * 1.01 - 1, rel=1e-3)
+    assert errors[1] <= allowed < 1.2 * 1.05 - 1
 
 
 def test_a_pass_with_numbers_takes_no_share():
