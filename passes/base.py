@@ -9,6 +9,7 @@ class Prune(Pass):
 """
 
 import dataclasses
+import reprlib
 import types
 import typing
 from collections.abc import Callable, Sequence
@@ -162,17 +163,18 @@ def _text(value: Any) -> str:
 
 def _check(where: str, value: Any, hint: Any, rules: Any) -> None:
     kinds = [kind for kind in _kinds(hint) if kind is not type(None)]
+    shown = reprlib.repr(value) if not isinstance(value, int) or abs(value) < 10**18 else "that"
     whole = isinstance(value, int) and not isinstance(value, bool)
     if type(value) not in kinds and not (whole and float in kinds):
         names = " or ".join(kind.__name__ for kind in kinds)
-        raise OptionError(f"takes {names}, not {value!r}", "see the README for its options", where)
+        raise OptionError(f"takes {names}, not {shown}", "see the README for its options", where)
     low, high, choices = rules["low"], rules["high"], rules["choices"]
     if choices and value not in choices:
         allowed = ", ".join(str(choice) for choice in choices)
-        raise OptionError(f"{value!r} is not one of {allowed}", "choose one of them", where)
+        raise OptionError(f"{shown} is not one of {allowed}", "choose one of them", where)
     outside = (low is not None and not value >= low) or (high is not None and not value <= high)
     if outside:
-        raise OptionError(f"{value!r} is out of bounds", f"between {low} and {high}", where)
+        raise OptionError(f"{shown} is out of bounds", f"between {low} and {high}", where)
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:

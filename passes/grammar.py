@@ -23,8 +23,8 @@ def parse(text: str) -> list[Pass]:
     try:
         tree = ast.parse(f"{_OPENING}{text})", mode="eval")
     except SyntaxError as error:
-        raise _problem(text, (error.offset or 1) - 1, error.msg) from None
-    except (ValueError, RecursionError, MemoryError) as error:
+        raise _caret(text, (error.offset or 1) - 1, error.msg) from None
+    except (ValueError, TypeError, RecursionError, MemoryError) as error:
         raise SyntaxProblem(f"the passes cannot be read: {error}", _EXAMPLE) from None
     call = tree.body
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
@@ -38,6 +38,12 @@ _EXAMPLE = "for example: prune(sparsity=0.5),quant(bits=8)"
 
 
 def _problem(text: str, column: int, what: str) -> SyntaxProblem:
+    """A problem at a place of the syntax tree, which counts bytes."""
+    before = f"{_OPENING}{text}".encode()[:column].decode(errors="ignore")
+    return _caret(text, len(before), what)
+
+
+def _caret(text: str, column: int, what: str) -> SyntaxProblem:
     at = max(0, min(column - len(_OPENING), len(text)))
     return SyntaxProblem(f"{what}\n    {text}\n    {' ' * at}^", _EXAMPLE)
 
@@ -58,6 +64,8 @@ def _pass(text: str, item: ast.expr) -> Pass:
         if keyword.arg not in known:
             hint = f"it has {', '.join(sorted(known))}" if known else "it has none"
             raise OptionError(f"{kind.name} has no option {keyword.arg!r}", hint)
+        if keyword.arg in options:
+            raise _problem(text, keyword.col_offset, f"{keyword.arg} is given twice")
         options[keyword.arg] = _value(text, keyword.value)
     return kind(**options)
 
@@ -67,5 +75,5 @@ def _value(text: str, node: ast.expr) -> Any:
         return _WORDS.get(node.id.lower(), node.id)
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError, RecursionError, MemoryError):
         raise _problem(text, node.col_offset, "not a number, a string or a word") from None

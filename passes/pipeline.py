@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import ClassVar
 
-from onnx_compress.ir.errors import OrderError, PassError, PreconditionError, VerificationError
+from onnx_compress.ir.errors import CompressError, OrderError, PassError, VerificationError
 from onnx_compress.ir.graph import Model, clone
 from onnx_compress.ir.graph.files import file_size
 from onnx_compress.passes.base import Context, Entry, Event, Pass, Phase, Report
 from onnx_compress.passes.grammar import parse
-from onnx_compress.passes.verify import EXACT_DB, Quality, Reference, check
+from onnx_compress.passes.verify import Quality, Reference, check, exact_db
 
 _FREE = 1.01  # what adds no more than this to the error there is already may be taken
 
@@ -133,10 +133,13 @@ class _Runner:
         name, report, quality, failure = str(item), Report(), None, ""
         try:
             name, report, quality = self._choose(item, shares)
-        except PassError as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # passes may be anybody's
+            failed = _named(error, item)
             if not self.keep_going:
-                raise _named(error, item) from error
-            failure = str(error)
+                raise failed from error
+            failure = failed.message
         after = file_size(self.model)
         seconds = time.perf_counter() - start
         measured = self.reference.error(quality) if quality is not None else None
@@ -156,12 +159,14 @@ class _Runner:
                 refused.append(Entry(str(setting), "saves neither bytes nor time here: not taken"))
                 continue
             quality = check(trial, self.interface, self.reference)
-            if item.exact and quality.sqnr_db < EXACT_DB:
+            error = self.reference.error(quality)
+            # after a lossy pass, what can be asked is that the error there is does not grow
+            kept = self.spent > 0 and error <= self.spent * _FREE
+            if item.exact and not kept and quality.sqnr_db < exact_db(self.model):
                 raise VerificationError(
                     f"an exact pass changed the outputs ({quality.sqnr_db:.0f} dB)",
                     "this is a bug; run without it and report the model",
                 )
-            error = self.reference.error(quality)
             last = item.obeyed and at == len(settings) - 1
             if item.exact or last or error <= allowed:
                 self.model = trial
@@ -182,8 +187,11 @@ def _with(report: Report, refused: list[Entry]) -> Report:
     return Report(report.changes, skipped, report.summary, report.notes)
 
 
-def _named(error: PassError, item: Pass) -> PassError:
-    if isinstance(error, PreconditionError):
-        return type(error)(error.message, error.hint, str(item))
-    hint = error.hint or "run with --keep-going to go on without this pass"
-    return type(error)(error.message, hint, str(item))
+def _named(error: Exception, item: Pass) -> PassError:
+    """Any failure as that of a pass, with its name and a way on."""
+    hint = "run with --keep-going to go on without this pass"
+    if isinstance(error, PassError):
+        return type(error)(str(error), error.hint or hint, str(item))
+    if isinstance(error, CompressError):
+        return PassError(str(error), error.hint or hint, str(item))
+    return PassError(f"it failed: {type(error).__name__}: {error}", hint, str(item))

@@ -42,13 +42,17 @@ class Target:
         """How much faster a matrix product is in this form; None where the target has no such form.
 
         `m`: rows of activations; unknown counts as the slowest. Taken from the measured size
-        nearest in the number of weights, and between the measured M by logarithm.
+        nearest in the number of weights, then in columns, and between the measured M by logarithm.
         """
         table = self.speed.get(reader)
         if not table:
             return None
-        size = math.log(max(columns * rows, 1))
-        ratios = min(table, key=lambda row: abs(math.log(row[0] * row[1]) - size))[2:]
+        size, shape = math.log(max(columns * rows, 1)), math.log(max(columns, 1))
+
+        def distance(row: Sequence[float]) -> tuple[float, float]:
+            return abs(math.log(row[0] * row[1]) - size), abs(math.log(row[0]) - shape)
+
+        ratios = min(table, key=distance)[2:]
         if m is None:
             return min(ratios)
         at = math.log(min(max(m, _ROWS[0]), _ROWS[-1]))
@@ -77,7 +81,15 @@ def load(name: str) -> Target:
     except OSError:
         hint = f"shipped are {', '.join(shipped())}; or give the path of a .toml file"
         raise OptionError(f"no target {name!r}", hint) from None
-    except (tomllib.TOMLDecodeError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+    except (
+        tomllib.TOMLDecodeError,
+        AttributeError,
+        KeyError,
+        OverflowError,
+        TypeError,
+        ValueError,
+        UnicodeDecodeError,
+    ) as error:
         hint = "compare it with a file in passes/targets"
         raise OptionError(f"the target {name} cannot be read: {error}", hint) from None
 
@@ -88,12 +100,15 @@ def _parse(name: str, data: dict[str, Any]) -> Target:
         for row in rows:
             if len(row) != 2 + len(_ROWS) or not all(float(number) > 0 for number in row):
                 raise ValueError(f"speed.{reader} has the row {row}")
+    for key, kind in (("measured", bool), ("saturates", bool), ("channel_multiple", int)):
+        if type(data[key]) is not kind:
+            raise ValueError(f"{key} is {data[key]!r}, not of type {kind.__name__}")
     return Target(
         name=name,
         description=str(data["description"]),
-        measured=bool(data["measured"]),
-        channel_multiple=int(data["channel_multiple"]),
-        saturates=bool(data["saturates"]),
+        measured=data["measured"],
+        channel_multiple=data["channel_multiple"],
+        saturates=data["saturates"],
         maximum_opset=int(data["maximum_opset"]),
         features=tuple(data["features"]),
         speed=speed,

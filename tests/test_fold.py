@@ -1,8 +1,9 @@
 """fold: each rule, what it refuses and why, and that the outputs stay what they were."""
 
+import contextlib
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
@@ -17,7 +18,23 @@ from onnx_compress import compress
 from onnx_compress.ir.graph import from_proto, invariants, to_proto
 from onnx_compress.passes import Context, Report
 from onnx_compress.passes import target as targets
-from onnx_compress.passes.clean import Fold
+from onnx_compress.passes.clean import Fold, constants
+
+
+@contextlib.contextmanager
+def counted_evaluations() -> Iterator[list[str]]:
+    """The operators that are computed meanwhile."""
+    seen: list[str] = []
+    real = constants.evaluate
+
+    def counting(model, node, inputs):
+        seen.append(node.op)
+        return real(model, node, inputs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(constants, "evaluate", counting)
+        yield seen
+
 
 RNG = np.random.default_rng(7)
 SEEDED = RNG.bit_generator.state
@@ -403,10 +420,9 @@ def test_what_would_grow_stays_an_expression(name):
         picks=np.zeros(20_000, "int64"),
         k=draw(16),
     )
-    started, size = time.perf_counter(), proto.ByteSize()
+    size = proto.ByteSize()
     folded, _ = fold(proto)
     assert folded.ByteSize() <= size
-    assert time.perf_counter() - started < 5
 
 
 HUNGRY = {
@@ -448,7 +464,7 @@ def test_small_files_take_little_memory(name):
     assert int(done.stdout) < 400_000  # kB
 
 
-def test_a_long_range_takes_little_time():
+def test_a_long_range_is_not_built():
     proto = build(
         "g (int64[2] i) => (int64[2] y) "
         "{ w = Range (start, stop, step)  s = Slice (w, zero, two)  y = Add (s, i) }",
@@ -458,21 +474,21 @@ def test_a_long_range_takes_little_time():
         zero=np.int64([0]),
         two=np.int64([2]),
     )
-    started = time.perf_counter()
-    fold(proto)
-    assert time.perf_counter() - started < 2
+    with counted_evaluations() as seen:
+        fold(proto)
+    assert seen == []  # onnx.reference builds a Range in a loop
 
 
-def test_a_long_chain_with_many_readers_takes_little_time():
+def test_a_long_chain_with_many_readers_is_computed_once():
     steps = 250
     lines = ["w0 = Add (k, k)"] + [f"w{n} = Add (w{n - 1}, k)" for n in range(1, steps)]
     lines += ["h0 = Mul (x, w0)"] + [f"h{n} = Mul (h{n - 1}, w{n})" for n in range(1, steps)]
     proto = build(
         f"g (float[100] x) => (float[?] h{steps - 1}) {{ {'  '.join(lines)} }}", k=draw(100)
     )
-    started = time.perf_counter()
-    fold(proto)
-    assert time.perf_counter() - started < 2
+    with counted_evaluations() as seen:
+        fold(proto)
+    assert len(seen) <= 3 * steps
 
 
 def test_what_would_grow_stays_in_a_branch_too():

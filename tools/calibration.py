@@ -42,8 +42,7 @@ def read(source: Source, ports: Sequence[Port]) -> Samples:
     elif isinstance(source, Mapping):
         arrays = source
     else:
-        feeds = [{name: np.asarray(a) for name, a in feed.items()} for feed in source]
-        return _checked(Samples(feeds), ports)
+        return _checked(Samples(_feeds(source)), ports)
     labels = arrays.get(LABELS)
     given = {name: np.asarray(array) for name, array in arrays.items() if name != LABELS}
     samples = Samples(_split(given, ports), None if labels is None else _labels(labels))
@@ -51,6 +50,19 @@ def read(source: Source, ports: Sequence[Port]) -> Samples:
         counts = f"{len(samples.labels)} labels for {len(samples.feeds)} samples"
         raise CalibrationError(counts, "give one label for each sample", LABELS)
     return _checked(samples, ports)
+
+
+def _feeds(source: Any) -> list[Feed]:
+    hint = "give a path, arrays by input name, or an iterable of dictionaries of arrays"
+    if not isinstance(source, Iterable):
+        raise CalibrationError(f"samples cannot be read from {type(source).__name__}", hint)
+    feeds: list[Feed] = []
+    for index, feed in enumerate(source):
+        if not isinstance(feed, Mapping):
+            kind = type(feed).__name__
+            raise CalibrationError(f"{kind} given, not a dictionary", hint, f"sample {index}")
+        feeds.append({name: np.asarray(array) for name, array in feed.items()})
+    return feeds
 
 
 def _file(path: Path, ports: Sequence[Port]) -> Mapping[str, Any]:

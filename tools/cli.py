@@ -7,6 +7,7 @@ Exit codes: 0 written; 1 unexpected; 2 wrong command or passes; 3 the model; 4 a
 
 import argparse
 import contextlib
+import io
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,7 @@ from pathlib import Path
 from onnx_compress.compressor import DEFAULT_MAX_ERROR, DEFAULT_PASSES, compress
 from onnx_compress.ir.errors import CompressError, OutputError
 from onnx_compress.passes import Event
+from onnx_compress.plain import plain
 from onnx_compress.result import Result
 
 
@@ -51,25 +53,31 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; gives the exit code."""
+    for stream in (sys.stdout, sys.stderr):  # names may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     options = parser().parse_args(arguments)
     try:
         return _run(options)
     except CompressError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        hint = error.hint or "see the README, or report it with the model"
-        print(f"hint:  {hint}", file=sys.stderr)  # noqa: T201
+        _complain(str(error), error.hint or "see the README, or report it with the model")
         return error.exit_code
     except KeyboardInterrupt:
-        print("error: interrupted\nhint:  nothing was written", file=sys.stderr)  # noqa: T201
+        _complain("interrupted", "nothing was written")
         return 130
     except MemoryError:
-        print("error: out of memory\nhint:  try on a larger machine", file=sys.stderr)  # noqa: T201
+        _complain("out of memory", "try on a larger machine")
         return 1
 
 
-def _run(options: argparse.Namespace) -> int:
-    from rich.console import Console
+def _complain(what: str, hint: str) -> None:
+    """Two lines; only the caret under a pipeline takes more."""
+    lines = [plain(line) for line in what.split("\n    ")]
+    print("error: " + "\n    ".join(lines), file=sys.stderr)  # noqa: T201
+    print(f"hint:  {plain(hint)}", file=sys.stderr)  # noqa: T201
 
+
+def _run(options: argparse.Namespace) -> int:
     quiet = options.quiet
     with _progress(quiet) as listen:
         result = compress(
@@ -91,8 +99,7 @@ def _run(options: argparse.Namespace) -> int:
     if not quiet:
         from onnx_compress.screen import show
 
-        console = Console(width=None if sys.stdout.isatty() else 110)
-        show(result.report, console, f"{options.input} -> {options.output}")
+        show(result.report, f"{options.input} -> {options.output}")
     return 0
 
 

@@ -4,9 +4,8 @@ load -> reference -> passes, each verified -> write aside -> load back, run, com
 """
 
 import os
-import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from onnx_compress import calibration as data
 from onnx_compress.ir.analysis import cost
 from onnx_compress.ir.errors import (
     CalibrationError,
-    OutputError,
+    OptionError,
     QualityError,
     VerificationError,
 )
@@ -74,6 +73,7 @@ def compress(
     there is no `out`). Raises the errors of `onnx_compress.errors`.
     """
     start = time.perf_counter()
+    _check_numbers(max_error, threads, seed)
     original, source = kinds.read(model)
     pipeline = Pipeline.parse(passes, fold) if isinstance(passes, str) else passes
     chosen = targets.load(target) if target else targets.host()
@@ -101,7 +101,8 @@ def compress(
         checked, bytes_after = _written(
             finish, Path(out), source if final is not outcome.model else None, max_error, strict
         )
-    warnings = _warnings(outcome, checked.error, max_error, samples, changed, smaller)
+    unstable = sorted(reference.unstable)
+    warnings = _warnings(outcome, checked.error, max_error, samples, changed, smaller, unstable)
     before, after = cost(original, feeds[0]), cost(final, feeds[0])
     report = Summary(
         passes=str(pipeline),
@@ -125,6 +126,16 @@ def compress(
         versions=versions(),
     )
     return Result(kinds.like(model, final, Path(out) if out is not None else None), report)
+
+
+def _check_numbers(max_error: float, threads: int | None, seed: int) -> None:
+    for name, value, fine in (
+        ("max-error", max_error, max_error >= 0),  # not a number is not fine
+        ("threads", threads, threads is None or threads >= 1),
+        ("seed", seed, seed >= 0),
+    ):
+        if not fine:
+            raise OptionError(f"--{name} cannot be {value}", "see onnx-compress --help")
 
 
 def _external_bytes(model: Model) -> int:
@@ -217,24 +228,24 @@ def _written(
 
 
 def _copy(model: Model, source: Path, out: Path) -> int:
-    paths = model.storage.paths()
-    if len(paths) > 1:  # external data keep their names only in their own folder
-        with files.Staged(model, out, external=True) as staged:
+    """The input itself; one with external data becomes a single file, where that is possible."""
+    if len(model.storage.paths()) > 1:
+        with files.Staged(model, out) as staged:
             staged.commit()
             return staged.nbytes
-    try:
-        if not (out.exists() and out.samefile(source)):
-            temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-            shutil.copyfile(source, temporary)
-            os.replace(temporary, out)
-    except OSError as error:
-        hint = "check that the folder exists, is writable and has room"
-        raise OutputError(f"cannot be written: {error.strerror}", hint, str(out)) from None
+    if not (out.exists() and out.samefile(source)):
+        files.copy(source, out)
     return source.stat().st_size
 
 
 def _warnings(
-    outcome: Outcome, error: float, max_error: float, samples: _Data, changed: bool, smaller: bool
+    outcome: Outcome,
+    error: float,
+    max_error: float,
+    samples: _Data,
+    changed: bool,
+    smaller: bool,
+    unstable: Iterable[str],
 ) -> tuple[str, ...]:
     found = [
         f"{stage.name} failed and was left out: {stage.failure}"
@@ -243,6 +254,7 @@ def _warnings(
     ]
     if samples.drawn:
         found.append("no data given: judged on drawn inputs; give real ones with --calib")
+    found += [f"the output {name} differs between equal runs: not judged" for name in unstable]
     if error > max_error:
         found.append(f"the error {error:.3g} is above {max_error:.3g}: numbers given are obeyed")
     if changed and not smaller:

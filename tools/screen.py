@@ -1,11 +1,16 @@
 """What the command line prints: one screen at the end, readable in a pipe."""
 
+import sys
+
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from onnx_compress.passes import Entry, Stage
+from onnx_compress.plain import plain
 from onnx_compress.result import Summary
 
+_WIDTH = 110  # columns, where there is no terminal to ask
 _MOST = 8  # reasons shown; the rest is in the JSON report
 
 
@@ -18,21 +23,23 @@ def amount(count: float) -> str:
     return f"{count:.2f} GB"
 
 
-def show(report: Summary, console: Console, title: str) -> None:
-    """Print table, reasons and verdict."""
+def show(report: Summary, title: str) -> None:
+    """Print table, reasons and verdict on standard output."""
+    width = None if sys.stdout.isatty() else _WIDTH
+    console = Console(width=width, markup=False, emoji=False, highlight=False)
     console.print(_table(report, title))
     for stage in report.stages:
         for note in stage.report.notes:
-            console.print(f"note: {note}", style="dim", highlight=False)
+            console.print(plain(f"note: {note}"), style="dim")
     _reasons(report, console)
     for line in verdict(report):
-        console.print(line, highlight=False)
+        console.print(plain(line))
     for warning in report.warnings:
-        console.print(f"warning: {warning}", style="yellow", highlight=False)
+        console.print(plain(f"warning: {warning}"), style="yellow")
 
 
 def _table(report: Summary, title: str) -> Table:
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(plain(title)), title_justify="left", box=None, pad_edge=False)
     for name, right in (
         ("pass", False),
         ("what changed", False),
@@ -43,12 +50,14 @@ def _table(report: Summary, title: str) -> Table:
     ):
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for stage in report.stages:
-        table.add_row(*_row(stage, report.bytes_before))
+        table.add_row(*(Text(plain(cell)) for cell in _row(stage, report.bytes_before)))
     return table
 
 
 def _row(stage: Stage, original: int) -> list[str]:
-    error = "-" if stage.error is None else f"{stage.error:.4f}" if stage.error else "exact"
+    error = "-" if stage.error is None else "exact"
+    if stage.error:
+        error = f"{stage.error:.4f}" if stage.error >= 1e-4 else f"{stage.error:.0e}"
     return [
         stage.name,
         stage.failure or stage.report.summary,
@@ -67,9 +76,9 @@ def _reasons(report: Summary, console: Console) -> None:
         for reason, names in list(groups.items())[:_MOST]:
             shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if names[2:] else "")
             line = f"left alone by {stage.name.partition('(')[0]}: {shown}: {reason}"
-            console.print(line, style="dim", highlight=False)
+            console.print(plain(line), style="dim")
         if len(groups) > _MOST:
-            console.print(f"and {len(groups) - _MOST} more reasons", style="dim", highlight=False)
+            console.print(f"and {len(groups) - _MOST} more reasons", style="dim")
 
 
 def _kind(entry: Entry) -> str:

@@ -8,6 +8,7 @@ import contextlib
 import mmap
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from onnx_compress.ir.graph.wire import Blob, Piece, WireError, cut, refer, refe
 
 LARGEST = (1 << 31) - 1  # bytes that protobuf can hold in one message
 _ALIGNMENT = 4096  # of external data, so that a runtime can map it
+_MAPPED = 1 << 16  # bytes of a tensor that is worth mapping
 
 
 def load(path: str | Path) -> Model:
@@ -118,7 +120,7 @@ class Staged:
         self.nbytes = sum(size(parts) for parts in self._files.values())
         self._folder = self.target.with_name(f".{self.target.name}.{secrets.token_hex(4)}.tmp")
         self.path = self._folder / self.target.name
-        with self._explained():
+        with _explained(self.target):
             self._folder.mkdir()
             try:
                 for name, parts in self._files.items():
@@ -129,7 +131,7 @@ class Staged:
 
     def commit(self) -> None:
         """Move the files to their place. Raises OutputError."""
-        with self._explained():
+        with _explained(self.target):
             for name in self._files:
                 os.replace(self._folder / name, self.target.with_name(name))
         self.discard()
@@ -141,15 +143,6 @@ class Staged:
                 (self._folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._folder.rmdir()
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            hint = "check that the folder exists, is writable and has room"
-            reason = error.strerror or str(error)
-            raise OutputError(f"cannot be written: {reason}", hint, str(self.target)) from None
 
     def __enter__(self) -> "Staged":
         return self
@@ -169,6 +162,28 @@ def save(model: Model, path: str | Path, external: bool | None = None) -> int:
         return staged.nbytes
 
 
+def copy(source: str | Path, path: str | Path) -> None:
+    """Copy a file beside its new place, then rename. Raises OutputError."""
+    path = Path(path)
+    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    with _explained(path):
+        try:
+            shutil.copyfile(source, hidden)
+            os.replace(hidden, path)
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "check that the folder exists, is writable and has room"
+        reason = error.strerror or str(error)
+        raise OutputError(f"cannot be written: {reason}", hint, str(path)) from None
+
+
 def _write(path: Path, parts: list[Piece], storage: Storage) -> None:
     with open(path, "xb") as file:
         for chunk in chunks(parts, storage):
@@ -183,7 +198,7 @@ def _externalise(proto: ModelProto, location: str) -> list[Piece]:
     at = 0
     for tensor in _shells(proto):
         blob = reference(tensor)
-        padding = -at % _ALIGNMENT
+        padding = -at % _ALIGNMENT if blob.length >= _MAPPED else 0
         data += [bytes(padding), blob]
         at += padding
         del tensor.external_data[:]

@@ -7,12 +7,14 @@ is not read: only inputs, weights and operators count. What cannot be inferred i
 from dataclasses import dataclass
 
 import onnx
-from onnx import GraphProto, TypeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
 
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.tensors import dims, element_type
 from onnx_compress.ir.graph.view import Graph, Value
 
+_WHOLE = (TensorProto.INT32, TensorProto.INT64)
+_LONGEST = 1024  # numbers of a list whose values are followed: shapes are shorter
 Dim = int | str | None  # a size, a name, or unknown
 
 
@@ -72,10 +74,9 @@ def infer(model: Model, given: dict[str, tuple[int, ...]] | None = None) -> dict
     for info in proto.graph.output:  # exporters declare wrong ones; only the element type is kept
         if info.type.WhichOneof("value") == "tensor_type":
             info.type.tensor_type.ClearField("shape")
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except Exception:  # the C++ side raises several kinds; what was known stays known
-        inferred = proto
+    inferred = _inferred(proto, data=False)
+    if _small_numbers(inferred):
+        inferred = _inferred(proto, data=True)
     found: dict[Graph, dict[str, TensorType]] = {}
     _collect(inferred.graph, model.graph, found)
     types: dict[Value, TensorType] = {}
@@ -89,6 +90,28 @@ def infer(model: Model, given: dict[str, tuple[int, ...]] | None = None) -> dict
             elif value.name in named:
                 types[value] = named[value.name]
     return types
+
+
+def _inferred(proto: ModelProto, data: bool) -> ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(proto, data_prop=data)
+    except Exception:  # the C++ side raises several kinds; what was known stays known
+        return proto
+
+
+def _small_numbers(proto: ModelProto) -> bool:
+    """Whether lists of whole numbers are short: their values are held while they are followed."""
+    infos = [info for graph in _walk(proto.graph) for info in graph.value_info]
+    for known in (declared(info) for info in infos):
+        if known is not None and known.element in _WHOLE and known.shape and len(known.shape) == 1:
+            (length,) = known.shape
+            if isinstance(length, int) and length > _LONGEST:
+                return False
+    return True
+
+
+def _walk(graph: GraphProto) -> list[GraphProto]:
+    return [graph, *(inner for body in _bodies(graph) for inner in _walk(body))]
 
 
 def _collect(graph: GraphProto, view: Graph, found: dict[Graph, dict[str, TensorType]]) -> None:

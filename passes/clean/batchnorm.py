@@ -128,6 +128,8 @@ def _scale_and_shift(model: Model, node: Node) -> tuple[Array, Array] | No:
     found = constant_inputs(model, node, 1, 2, 3, 4)
     if isinstance(found, No):
         return found
+    if any(array.ndim != 1 for array in found):
+        return No("it normalizes every place by itself")
     gamma, beta, mean, var = (array.astype(np.float64) for array in found)
     # the default is the float nearest to 1e-5, which is what runtimes add
     epsilon = float(np.float32(node.attribute("epsilon", 1e-5)))

@@ -26,7 +26,9 @@ EXACT = frozenset(
     "ScatterND Shape Sign Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze Where".split()
 )
 _FREE = 256  # bytes that a result may take in any case
-_LARGEST = 1 << 28  # bytes that anything on the way may take
+_LARGEST = 1 << 20  # bytes that a result on the way may take; or as much as is stored
+_STORED = 1 << 28  # bytes of constants that one expression may read
+_KEPT = 1 << 16  # bytes of a result that is kept for other expressions
 
 
 def fold_constants(model: Model) -> Report:
@@ -46,11 +48,12 @@ def fold_constants(model: Model) -> Report:
                 changes.append(_replace(model, node, known))
             elif all(_is_constant(model, value, foldable) for value in node.inputs):
                 foldable[node] = None
+    made: dict[Value, Array] = {}
     for node in foldable:
         readers = [reader for v in node.outputs if v is not None for reader in v.consumers]
         if node not in node.graph.nodes or all(reader in foldable for reader in readers):
             continue
-        results = _Expression(model, node, foldable).numbers()
+        results = _Expression(model, node, foldable).numbers(made)
         if results is not None:
             changes.append(_replace(model, node, results))
     return Report(tuple(changes))
@@ -75,17 +78,19 @@ class _Expression:
 
     def __init__(self, model: Model, node: Node, foldable: dict[Node, None]) -> None:
         self.model, self.node = model, node
-        self.nodes: list[Node] = []  # each after the ones it needs
+        ordered: dict[Node, None] = {}  # each after the ones it needs
         todo: list[tuple[Node, bool]] = [(node, False)]
         while todo:
             at, ready = todo.pop()
+            if at in ordered:
+                continue
             if ready:
-                self.nodes.append(at)
-            elif at not in self.nodes:
-                todo.append((at, True))
-                makers = [value.producer for value in at.inputs if value is not None]
-                todo += [(m, False) for m in makers if m in foldable and m not in self.nodes]
-        self.nodes = list(dict.fromkeys(self.nodes))
+                ordered[at] = None
+                continue
+            todo.append((at, True))
+            makers = [value.producer for value in at.inputs if value is not None]
+            todo += [(m, False) for m in makers if m in foldable and m not in ordered]
+        self.nodes = list(ordered)
 
     def _freed(self) -> int:
         """Bytes of the constants that nothing needs once the node is gone."""
@@ -102,55 +107,78 @@ class _Expression:
                 freed += nbytes(tensor)
         return freed
 
-    def numbers(self) -> list[Array] | None:
-        """What the node gives; None if that is unknown, unsafe, or takes more room."""
+    def numbers(self, known: dict[Value, Array]) -> list[Array] | None:
+        """What the node gives; None if that is unknown, unsafe, or takes more room.
+
+        `known`: small results of other expressions, to which those of this one are added.
+        """
         limit = max(self._freed(), _FREE)
+        sources = dict.fromkeys(value for at in self.nodes for value in at.inputs)
+        tensors = [self.model.tensor(value) for value in sources]
+        stored = sum(nbytes(tensor) for tensor in tensors if tensor is not None)
+        if stored > _STORED:
+            return None
+        largest = max(stored, _LARGEST)
         made: dict[Value, Array] = {}
         for at in self.nodes:
-            stored = [self.model.tensor(value) for value in at.inputs if value not in made]
-            if sum(nbytes(tensor) for tensor in stored if tensor is not None) > _LARGEST:
-                return None
-            inputs = [
-                made[value] if value in made else self.model.constant(value) for value in at.inputs
-            ]
-            cap = limit if at is self.node else _LARGEST
-            if not _bounded(at, inputs, cap) or not _defined(at, inputs):
-                return None
-            results = evaluate(self.model, at, inputs)
-            if results is None or sum(result.nbytes for result in results) > cap:
-                return None
-            made |= {v: a for v, a in zip(at.outputs, results, strict=True) if v is not None}
-            if at is self.node:
+            last = at is self.node
+            if not last and all(value is None or value in known for value in at.outputs):
+                continue
+            results = self._step(at, {**made, **_picked(known, at)}, limit if last else largest)
+            if results is None or last:
                 return results
+            for value, array in zip(at.outputs, results, strict=True):
+                if value is not None:
+                    (known if array.nbytes <= _KEPT else made)[value] = array
         return None
+
+    def _step(self, at: Node, made: dict[Value, Array], limit: int) -> list[Array] | None:
+        inputs = [
+            made[value] if value in made else self.model.constant(value) for value in at.inputs
+        ]
+        if not _bounded(at, inputs, limit) or not _defined(at, inputs):
+            return None
+        results = evaluate(self.model, at, inputs)
+        fits = results is not None and sum(result.nbytes for result in results) <= limit
+        return results if fits else None
+
+
+def _picked(known: dict[Value, Array], node: Node) -> dict[Value, Array]:
+    return {value: known[value] for value in node.inputs if value in known}
 
 
 def _bounded(node: Node, arrays: list[Array | None], limit: int) -> bool:
-    """Whether the result of an operator that makes much out of little stays within `limit`."""
+    """Whether what an operator makes of little stays within `limit` bytes."""
     given = [array for array in arrays if array is not None]
+    size = max((array.itemsize for array in given), default=8)
+    count = _count(node, given)
+    return count is not None and count * size <= limit
+
+
+def _count(node: Node, given: list[Array]) -> int | None:
+    """Elements of the result, or fewer; None where the inputs do not fit."""
     if node.op in ("ConstantOfShape", "Expand"):
-        return bool(prod(max(int(dim), 1) for dim in given[-1].reshape(-1)) <= limit)
+        return prod(max(int(dim), 1) for dim in given[-1].reshape(-1))
     if node.op == "Tile":
-        return bool(given[0].size * prod(max(int(n), 1) for n in given[1].reshape(-1)) <= limit)
+        return int(given[0].size * prod(max(int(n), 1) for n in given[1].reshape(-1)))
     if node.op == "Pad":
         pads = [int(pad) for pad in given[1].reshape(-1)] if len(given) > 1 else []
         half = len(pads) // 2
         if half != given[0].ndim:
-            return False
+            return None
         sizes = [dim + pads[i] + pads[i + half] for i, dim in enumerate(given[0].shape)]
-        return bool(prod(max(size, 1) for size in sizes) <= limit)
+        return prod(max(size, 1) for size in sizes)
     if node.op == "Range":
         if len(given) != 3 or any(end.size != 1 for end in given):
-            return False
+            return None
         start, stop, step = (float(end.reshape(-1)[0]) for end in given)
-        return bool(step != 0) and abs((stop - start) / step) <= limit
-    shapes = [array.shape for array in given]
+        return int(abs((stop - start) / step)) if step else None
     if node.op in ("Add", "Sub", "Mul", "Div", "Where", "Equal", "Max", "Min"):
         try:
-            return prod(np.broadcast_shapes(*shapes)) <= limit
+            return prod(np.broadcast_shapes(*(array.shape for array in given)))
         except ValueError:
-            return False
-    return True
+            return None
+    return 0
 
 
 def _deciding(model: Model) -> set[Node]:
@@ -191,6 +219,6 @@ def _defined(node: Node, arrays: list[Array | None]) -> bool:
     if node.op == "Div" and arrays[0] is not None and arrays[1] is not None:
         integer = np.issubdtype(arrays[0].dtype, np.integer)
         return not integer or bool((arrays[0] >= 0).all() and (arrays[1] > 0).all())
-    if node.op == "Cast" and arrays[0] is not None and np.issubdtype(arrays[0].dtype, np.floating):
-        return bool((np.abs(arrays[0]) < 2**31).all())
+    if node.op == "Cast" and arrays[0] is not None and arrays[0].dtype.kind == "f":
+        return bool((np.abs(arrays[0].astype(np.float64)) < 2**31).all())
     return True

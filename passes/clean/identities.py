@@ -69,11 +69,10 @@ def remove_identities(model: Model) -> Report:
             nothing = NOTHING.get(node.op)
             if nothing is None or not node.inputs or node.inputs[0] is None:
                 continue
-            _join_transposes(model, node)
+            if _join_transposes(model, node):
+                changes.append(Entry(node.name, "two Transposes are one"))
             if not nothing(model, node, types):
                 continue
-            if node.op == "Transpose" and model.tensor(node.inputs[0]) is not None:
-                pass
             reason = _needed(node, node.inputs[0])
             if reason:
                 skipped.append(Entry(node.name, reason))
@@ -93,14 +92,15 @@ def _needed(node: Node, source: Value) -> str:
     return "stands between two outputs" if source.exits else ""
 
 
-def _join_transposes(model: Model, node: Node) -> None:
+def _join_transposes(model: Model, node: Node) -> bool:
     """Transpose(Transpose(x, p), q)  ->  Transpose(x, p[q])"""
     before = producer(node.inputs[0], "Transpose")
     if node.op != "Transpose" or isinstance(before, No) or before.graph is not node.graph:
-        return
+        return False
     p, q = before.attribute("perm"), node.attribute("perm")
     if p is None or q is None:
-        return
+        return False
     model.set_attribute(node, "perm", [p[axis] for axis in q])
     model.set_input(node, 0, before.inputs[0])
     remove_unused(model, before.outputs)
+    return True

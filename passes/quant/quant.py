@@ -80,15 +80,15 @@ class Quant(Pass):
             else:
                 plan[weight] = readers
         needed = minimum_opset(name for readers in plan.values() for name in readers.values())
-        if needed > model.opset():
-            changes.append(Entry("operator set", f"raised from {model.opset()} to {needed}"))
-            opset.raise_to(model, needed, Shapes(model, context.sample).types)
         used: Counter[str] = Counter()
         for weight, readers in plan.items():  # one at a time: arrays are large
             form = self._form(weight, readers, context.target.saturates)
             if isinstance(form, No):
                 skipped.append(Entry(weight.name, form.reason))
                 continue
+            if needed > model.opset():
+                changes.append(Entry("operator set", f"raised from {model.opset()} to {needed}"))
+                opset.raise_to(model, needed, Shapes(model, context.sample).types)
             changes.append(Entry(weight.name, _described(weight, form)))
             used.update({form.readers.get(use, "codec") for use in weight.uses} or {"codec"})
             form.emit(weight)

@@ -32,7 +32,9 @@ class OutputQuality:
     @property
     def plain_error(self) -> float:
         """|y - r| / |r|, or the share that differs."""
-        return self.error if self.sqnr_db is None else float(10 ** (-self.sqnr_db / 20))
+        if self.sqnr_db is None:
+            return self.error
+        return 0.0 if self.sqnr_db >= MAX_DB else float(10 ** (-self.sqnr_db / 20))
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,8 @@ class Tally:
             return OutputQuality(self.name, 0.0, MAX_DB)
         db = 10 * float(np.log10(max(self.signal, 1e-300) / self.noise))
         plain = float(np.sqrt(self.noise / max(self.signal, 1e-300)))
-        centred = [error for sums in (self.axes or {}).values() if (error := _centred(sums))]
+        found = [_centred(sums) for sums in (self.axes or {}).values()]
+        centred = [error for error in found if error is not None]
         return OutputQuality(self.name, max(centred, default=plain), max(min(db, MAX_DB), -MAX_DB))
 
 
