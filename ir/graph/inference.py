@@ -7,14 +7,16 @@ is not read: only inputs, weights and operators count. What cannot be inferred i
 from dataclasses import dataclass
 
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, TypeProto, ValueInfoProto
+from onnx import GraphProto, ModelProto, TypeProto, ValueInfoProto
 
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.tensors import dims, element_type
 from onnx_compress.ir.graph.view import Graph, Value
 
-_WHOLE = (TensorProto.INT32, TensorProto.INT64)
-_LONGEST = 1024  # numbers of a list whose values are followed: shapes are shorter
+_FOLLOWED = frozenset(
+    "Add Cast Concat Gather Identity Mul Shape Size Slice Squeeze Sub Unsqueeze".split()
+)  # operators whose results, not only shapes, inference computes
+_LONGEST = 1024  # numbers of such a result; shapes are shorter
 Dim = int | str | None  # a size, a name, or unknown
 
 
@@ -100,13 +102,17 @@ def _inferred(proto: ModelProto, data: bool) -> ModelProto:
 
 
 def _small_numbers(proto: ModelProto) -> bool:
-    """Whether lists of whole numbers are short: their values are held while they are followed."""
-    infos = [info for graph in _walk(proto.graph) for info in graph.value_info]
-    for known in (declared(info) for info in infos):
-        if known is not None and known.element in _WHOLE and known.shape and len(known.shape) == 1:
-            (length,) = known.shape
-            if isinstance(length, int) and length > _LONGEST:
-                return False
+    """Whether lists whose numbers inference follows are short: it holds all of them."""
+    for graph in _walk(proto.graph):
+        followed = {
+            name for node in graph.node if node.op_type in _FOLLOWED for name in node.output
+        }
+        for info in graph.value_info:
+            known = declared(info) if info.name in followed else None
+            if known is not None and known.shape and len(known.shape) == 1:
+                (length,) = known.shape
+                if isinstance(length, int) and length > _LONGEST:
+                    return False
     return True
 
 

@@ -158,7 +158,7 @@ def _bounded(node: Node, arrays: list[Array | None], limit: int) -> bool:
 def _count(node: Node, given: list[Array]) -> int | None:
     """Elements of the result, or fewer; None where the inputs do not fit."""
     if node.op in ("ConstantOfShape", "Expand"):
-        return prod(max(int(dim), 1) for dim in given[-1].reshape(-1))
+        return int(prod(max(int(dim), 1) for dim in given[-1].reshape(-1)))
     if node.op == "Tile":
         return int(given[0].size * prod(max(int(n), 1) for n in given[1].reshape(-1)))
     if node.op == "Pad":
@@ -167,7 +167,7 @@ def _count(node: Node, given: list[Array]) -> int | None:
         if half != given[0].ndim:
             return None
         sizes = [dim + pads[i] + pads[i + half] for i, dim in enumerate(given[0].shape)]
-        return prod(max(size, 1) for size in sizes)
+        return int(prod(max(size, 1) for size in sizes))
     if node.op == "Range":
         if len(given) != 3 or any(end.size != 1 for end in given):
             return None
@@ -175,7 +175,7 @@ def _count(node: Node, given: list[Array]) -> int | None:
         return int(abs((stop - start) / step)) if step else None
     if node.op in ("Add", "Sub", "Mul", "Div", "Where", "Equal", "Max", "Min"):
         try:
-            return prod(np.broadcast_shapes(*(array.shape for array in given)))
+            return int(prod(np.broadcast_shapes(*(array.shape for array in given))))
         except ValueError:
             return None
     return 0
