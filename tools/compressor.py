@@ -74,6 +74,8 @@ def compress(
     """
     start = time.perf_counter()
     _check_numbers(max_error, threads, seed)
+    if out is not None:
+        files.check_place(out)
     original, source = kinds.read(model)
     pipeline = Pipeline.parse(passes, fold) if isinstance(passes, str) else passes
     chosen = targets.load(target) if target else targets.host()

@@ -162,6 +162,18 @@ def save(model: Model, path: str | Path, external: bool | None = None) -> int:
         return staged.nbytes
 
 
+def check_place(path: str | Path) -> None:
+    """Raise OutputError early where a file cannot be put there."""
+    path = Path(path)
+    hint = "check that the folder exists, is writable and has room"
+    if path.is_dir():
+        raise OutputError("cannot be written: it is a folder", hint, str(path))
+    if not path.absolute().parent.is_dir():
+        raise OutputError("cannot be written: no such folder", hint, str(path))
+    if not os.access(path.absolute().parent, os.W_OK):
+        raise OutputError("cannot be written: the folder is read-only", hint, str(path))
+
+
 def copy(source: str | Path, path: str | Path) -> None:
     """Copy a file beside its new place, then rename. Raises OutputError."""
     path = Path(path)

@@ -2,7 +2,8 @@
 
 Indices keep within the table they pick from, numbers that the model compares with a constant are
 that constant (a sampling rate, say), other integers and masks are one, images of bytes are any
-bytes, floats are normal. Open dimensions are tried until the model runs.
+bytes, pictures of floats are patches of all sizes, other floats are normal. Open dimensions are
+tried until the model runs.
 """
 
 from collections.abc import Iterator
@@ -65,7 +66,8 @@ def _choices(ports: list[Port]) -> Iterator[dict[str, tuple[int, ...]]]:
     for states in (False, True):
         for attempt in range(attempts):
             named: dict[str, int] = {}
-            yield {port.name: _shape(port, attempt, states, named) for port in ports}
+            shapes = {port.name: _shape(port, attempt, states, named) for port in ports}
+            yield {port.name: _summed(port, shapes[port.name], named) for port in ports}
         if not any(_is_state(port) for port in ports) or len(ports) == 1:
             return
 
@@ -84,6 +86,16 @@ def _shape(port: Port, attempt: int, states: bool, named: dict[str, int]) -> tup
             size = named.setdefault(dim, size)
         shape.append(size)
     return tuple(shape)
+
+
+def _summed(port: Port, shape: tuple[int, ...], named: dict[str, int]) -> tuple[int, ...]:
+    """Dimensions called "past + 1" are the sum of what they are called by."""
+    sizes = list(shape)
+    for axis, dim in enumerate(port.shape):
+        terms = [term.strip() for term in dim.split("+")] if isinstance(dim, str) else []
+        if len(terms) > 1 and all(term.isdigit() or term in named for term in terms):
+            sizes[axis] = sum(int(term) if term.isdigit() else named[term] for term in terms)
+    return tuple(sizes)
 
 
 def _is_state(port: Port) -> bool:
@@ -106,7 +118,9 @@ def _array(port: Port, shape: tuple[int, ...], use: _Use, rng: np.random.Generat
     if port.dtype is None or port.dtype == object:
         return None
     if np.issubdtype(port.dtype, np.floating):
-        return rng.standard_normal(shape).astype(port.dtype)
+        image = len(shape) == 4 and min(shape) > 0
+        drawn = _picture(shape, rng) if image else rng.standard_normal(shape)
+        return drawn.astype(port.dtype)
     if port.dtype == np.bool_:
         return np.ones(shape, bool)
     if use.bound is not None:
@@ -114,6 +128,25 @@ def _array(port: Port, shape: tuple[int, ...], use: _Use, rng: np.random.Generat
     if port.dtype == np.uint8:
         return rng.integers(0, 256, shape).astype(np.uint8)
     return np.full(shape, 1 if use.compared is None else use.compared, port.dtype)
+
+
+def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
+    """Patches of all sizes, mean 0 and variance 1: like a photograph, where neighbours are alike.
+
+    Networks for images answer to white noise with values near zero, of which nothing can be told.
+    """
+    axes = (1, 2) if shape[3] <= 4 < shape[1] else (2, 3)
+    total = 0.3 * rng.standard_normal(shape)
+    step = 2
+    while step <= max(shape[axis] for axis in axes):
+        coarse = [-(-size // step) if axis in axes else size for axis, size in enumerate(shape)]
+        patches = rng.standard_normal(coarse)
+        for axis in axes:
+            patches = patches.repeat(step, axis).take(range(shape[axis]), axis)
+        total += patches
+        step *= 2
+    spread = total.std()
+    return (total - total.mean()) / (spread if spread else 1.0)
 
 
 def _use(model: Model, value: Value) -> _Use:
