@@ -4,6 +4,7 @@ A model of any size becomes a session: small ones from memory, large ones throug
 temporary folder, with the weights beside it, so that no message passes 2 GB.
 """
 
+import json
 import statistics
 import tempfile
 import time
@@ -47,8 +48,17 @@ class Port:
 class Session:
     """One loaded model on the CPU."""
 
-    def __init__(self, model: Model | Path, threads: int = 1, optimize: bool = True) -> None:
-        """Load a model. Raises InvalidError with the runtime's own words."""
+    def __init__(
+        self,
+        model: Model | Path,
+        threads: int = 1,
+        optimize: bool = True,
+        profile: Path | None = None,
+    ) -> None:
+        """Load a model. Raises InvalidError with the runtime's own words.
+
+        `profile`: a folder to write what is run to, see `executed`.
+        """
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(4)
@@ -61,6 +71,9 @@ class Session:
         if not optimize:
             level = onnxruntime.GraphOptimizationLevel
             options.graph_optimization_level = level.ORT_DISABLE_ALL
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile / "profile")
         try:
             if isinstance(model, Path):
                 self._session = _open(onnxruntime, str(model), options)
@@ -88,6 +101,23 @@ class Session:
             reason = str(error).replace("\n", " ")[:400]
             raise InvalidError(f"it does not run: {reason}") from error
         return results
+
+
+def executed(model: Model, feed: Feed) -> list[tuple[str, str]]:
+    """Operator and name of every node that the runtime runs, after its own optimization.
+
+    What it folded when it loaded the model, or fused into another node, is not among them.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnx-compress-") as folder:
+        session = Session(model, profile=Path(folder))
+        session.run(feed)
+        events = json.loads(Path(session._session.end_profiling()).read_text(encoding="utf-8"))
+    suffix = "_kernel_time"
+    return [
+        (event.get("args", {}).get("op_name", ""), event["name"].removesuffix(suffix))
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith(suffix)
+    ]
 
 
 def _open(onnxruntime: Any, source: str | bytes, options: Any) -> Any:

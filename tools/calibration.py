@@ -81,10 +81,11 @@ def _file(path: Path, ports: Sequence[Port]) -> Mapping[str, Any]:
     except OSError as error:
         reason = error.strerror or "cannot be read"
         raise CalibrationError(reason, hint, str(path)) from None
-    except (ValueError, EOFError, KeyError) as error:
-        raise CalibrationError(f"cannot be read: {error}", hint, str(path)) from None
-    except Exception as error:  # zip files fail in many ways
-        raise CalibrationError(f"cannot be read: {error}", hint, str(path)) from None
+    except CalibrationError:
+        raise
+    except Exception as error:  # numpy and zip files fail in many ways, some of them wordy
+        what = "it holds no plain arrays" if "pickle" in str(error) else str(error)
+        raise CalibrationError(f"cannot be read: {what}", hint, str(path)) from None
 
 
 def _labels(labels: Any) -> list[int]:

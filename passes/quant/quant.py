@@ -17,11 +17,12 @@ from typing import ClassVar
 import numpy as np
 
 from onnx_compress.ir.analysis import Shapes
-from onnx_compress.ir.errors import UnsupportedError
+from onnx_compress.ir.errors import InvalidError, UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset
 from onnx_compress.ir.graph.patterns import No
+from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Use, Weight, find_weights
-from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine, minimum_opset
+from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine, minimum_opset, spell_out
 from onnx_compress.kernels import affine as arithmetic
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
 from onnx_compress.passes.quant.readers import Choice
@@ -92,6 +93,10 @@ class Quant(Pass):
             changes.append(Entry(weight.name, _described(weight, form)))
             used.update({form.readers.get(use, "codec") for use in weight.uses} or {"codec"})
             form.emit(weight)
+        slow = used["dequantize"] and _spell_out_unfused(model, context)
+        if slow:
+            used.update({"codec": slow, "dequantize": -slow})
+        used = +used
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
         done = sum(entry.subject != "operator set" for entry in changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
@@ -142,6 +147,17 @@ def _overhead(weight: Weight, readers: dict[Use, str]) -> int:
     name = min(len(weight.name), 24) + 4
     nodes = sum(_NODES[readers[use]] for use in weight.uses) or _NODES["codec"]
     return nodes * (_NODE_BYTES + 2 * name)
+
+
+def _spell_out_unfused(model: Model, context: Context) -> int:
+    """Weights that would be decoded at every run are written so that they are decoded at load."""
+    if not context.target.measured:
+        return 0  # this runtime is not the one that counts
+    try:
+        ran = executed(model, context.sample)
+    except InvalidError:
+        return 0  # the check after the pass says what is wrong
+    return spell_out(model, {name for op, name in ran if op == "DequantizeLinear"})
 
 
 def _described(weight: Weight, form: Affine | Half) -> str:

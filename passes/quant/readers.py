@@ -63,8 +63,9 @@ class Choice:
         source = use.node.input(1 - use.slot)
         if source not in self.fits and "dynamic" in allowed:
             allowed.remove("dynamic")
-        if not weight.sole_use and "dequantize" in allowed:
-            allowed.remove("dequantize")  # one copy of the codes for each use
+        # one copy of the codes for each use; and in a branch, fusion could not be observed
+        if "dequantize" in allowed and not (weight.sole_use and use.node.graph.owner is None):
+            allowed.remove("dequantize")
         best, speed = "codec", 1.0
         for name in ("dynamic", "dequantize"):
             columns, rows = use.layout.columns, use.layout.rows

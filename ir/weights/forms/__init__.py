@@ -1,6 +1,7 @@
 """The forms that a weight may be stored in, and the readers of coded ones."""
 
 from onnx_compress.ir.weights.forms.base import Coded, Form, Reader
+from onnx_compress.ir.weights.forms.dequantize import spell_out
 from onnx_compress.ir.weights.forms.stored import (
     READERS,
     Affine,
@@ -20,4 +21,5 @@ __all__ = [
     "Reader",
     "affine",
     "minimum_opset",
+    "spell_out",
 ]

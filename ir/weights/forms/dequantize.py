@@ -3,16 +3,23 @@
     MatMul(x, W)   ->   MatMul(x, DequantizeLinear(codes, scale, axis=1))
 
 ONNX Runtime fuses it into an 8-bit product where codes are laid out as columns x rows, signed,
-and one consumer reads them: so that is what is written. Other runtimes take it as it is.
+and one consumer reads them: so that is what is written. Other runtimes take it as it is. Where it
+is not fused (the product was fused with an activation before, say) the weight would be decoded at
+every run: `spell_out` then writes it in a way that is folded when the model is loaded.
 """
+
+from collections.abc import Collection
 
 import numpy as np
 
+from onnx_compress.ir.graph.builder import Builder
+from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
 from onnx_compress.ir.weights.weight import Use
 
 _FLOAT = 1
+SUFFIX = ".dq"
 
 
 def allows(use: Use, coded: Coded) -> No | None:
@@ -41,8 +48,20 @@ def read(use: Use, stored: Stored) -> None:
     if scale is None:
         raise ValueError("a reader was used that does not allow this")
     axis = 1 if scale.ndim else None
-    out = b("DequantizeLinear", b.constant(codes, "q"), b.constant(scale, "s"), axis=axis)
-    b.model.set_input(node, use.slot, out)
+    inputs = b.constant(codes, "q"), b.constant(scale, "s")
+    name = b.model.fresh(f"{b.stem}{SUFFIX}")  # by which it is found again among the nodes run
+    b.model.set_input(node, use.slot, b("DequantizeLinear", *inputs, name=name, axis=axis))
+
+
+def spell_out(model: Model, names: Collection[str]) -> int:
+    """Write these DequantizeLinear nodes of ours as Cast and Mul; gives how many there were."""
+    found = [n for n in model.nodes() if n.op == "DequantizeLinear" and n.name in names]
+    for node in found:
+        b = Builder(model, node.graph, node.name.removesuffix(SUFFIX), node)
+        out = b("Mul", b("Cast", node.inputs[0], to=_FLOAT), node.inputs[1])
+        model.replace_uses(node.output, out)
+        model.remove(node)
+    return len(found)
 
 
 READER = Reader("dequantize", 13, 32, allows, read)
