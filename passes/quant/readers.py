@@ -17,6 +17,7 @@ from onnx_compress.ir.weights.forms import READERS, Coded, affine
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.target import Target
 
+WORTH = 1.1  # times faster a form must be than one that is decoded at load, which costs nothing
 LEAST_DB = 18.0  # of an input at eight bits; below, products of sentence encoders start to suffer
 
 
@@ -66,7 +67,7 @@ class Choice:
         # one copy of the codes for each use; and in a branch, fusion could not be observed
         if "dequantize" in allowed and not (weight.sole_use and use.node.graph.owner is None):
             allowed.remove("dequantize")
-        best, speed = "codec", 1.0
+        best, speed = "codec", WORTH
         for name in ("dynamic", "dequantize"):
             columns, rows = use.layout.columns, use.layout.rows
             ratio = self.target.product_speed(name, columns, rows, _rows(use, self.shapes))
