@@ -70,7 +70,7 @@ def compress(
     passes that fail. `measure`: time the result against the original.
 
     The result's model is of the kind given (for a path: the path written, or a ModelProto if
-    there is no `out`). Raises the errors of `onnx_compress.errors`.
+    there is no `out`). Raises the errors of `onnx_compress.ir.errors`.
     """
     start = time.perf_counter()
     _check_numbers(max_error, threads, seed)
