@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper, numpy_helper
-from onnx.parser import parse_model
+from onnx import TensorProto, helper
 
 from onnx_compress.ir import runtime
 from onnx_compress.ir.analysis import Shapes, cost, eight_bit_snr
@@ -14,23 +13,11 @@ from onnx_compress.ir.graph import from_proto, save, to_proto
 from onnx_compress.ir.graph.inference import infer
 from onnx_compress.ir.runtime import Session, compare_speed, observe
 
-
-def view(body: str, opset: int = 17, ir_version: int = 8, **weights: np.ndarray):
-    proto = parse_model(
-        f'<ir_version: {ir_version}, opset_import: ["" : {opset}, "com.microsoft" : 1]> g {body}'
-    )
-    for name, values in weights.items():
-        proto.graph.initializer.append(numpy_helper.from_array(values, name))
-    return from_proto(proto)
+from graphs import value, view
 
 
 def zeros(*shape: int, dtype=np.float32) -> np.ndarray:
     return np.zeros(shape, dtype)
-
-
-def value(model, name: str):
-    found = [v for graph in model.graphs() for node in graph.nodes for v in node.outputs if v]
-    return next(v for v in (*found, *model.inputs()) if v.name == name)
 
 
 SMALL = """(float[N,3,8,8] x) => (float[N,10] y) {

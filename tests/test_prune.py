@@ -7,31 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
-from onnx.parser import parse_model
 
 from onnx_compress.ir.graph import from_proto, invariants, to_proto
 from onnx_compress.passes import Context, Report
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.prune import Prune
 
-RNG = np.random.default_rng(13)
-SEEDED = RNG.bit_generator.state
-
-
-@pytest.fixture(autouse=True)
-def same_numbers_in_any_order() -> None:
-    RNG.bit_generator.state = SEEDED
-
-
-def draw(*shape: int, dtype: str = "float32") -> np.ndarray:
-    return RNG.standard_normal(shape).astype(dtype)
-
-
-def build(body: str, **weights: np.ndarray) -> ModelProto:
-    """A model from text, with these arrays for initializers."""
-    model = parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{body}')
-    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in weights.items())
-    return model
+from models_by_text import build, draw, same_numbers_in_any_order  # noqa: F401
 
 
 def prune(

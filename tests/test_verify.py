@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto, numpy_helper
-from onnx.parser import parse_model
+from onnx import ModelProto
 
 from onnx_compress.ir.errors import CalibrationError, VerificationError
 from onnx_compress.ir.graph import Model, from_proto
@@ -13,20 +12,7 @@ from onnx_compress.ir.runtime import Session
 from onnx_compress.passes.verify import OutputQuality, Quality, Reference, check, draw
 from onnx_compress.passes.verify.quality import Tally
 
-RNG = np.random.default_rng(17)
-SEEDED = RNG.bit_generator.state
-
-
-@pytest.fixture(autouse=True)
-def same_numbers_in_any_order() -> None:
-    RNG.bit_generator.state = SEEDED
-
-
-def build(body: str, **weights: np.ndarray) -> ModelProto:
-    """A model from text, with these arrays for initializers."""
-    model = parse_model(f'<ir_version: 8, opset_import: ["" : 17]>\n{body}')
-    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in weights.items())
-    return model
+from models_by_text import RNG, build, same_numbers_in_any_order  # noqa: F401
 
 
 def figures(references: list[np.ndarray], actual: list[np.ndarray]) -> OutputQuality:

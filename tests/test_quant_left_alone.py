@@ -1,0 +1,122 @@
+"""quant: weights that are left alone, each with its reason."""
+
+import numpy as np
+import pytest
+from onnx import ModelProto
+
+from onnx_compress.ir.graph import from_proto
+from onnx_compress.ir.weights import find_weights
+
+from models_by_text import (
+    RNG,
+    ROWS,
+    Feed,
+    build,
+    draw,
+    quant,
+    reasons,
+    same_numbers_in_any_order,  # noqa: F401
+)
+
+
+def alone(proto: ModelProto, feed: Feed, reason: str, **options: object) -> None:
+    small, report = quant(proto, feed, **options)
+    assert not report.modified
+    assert small.SerializeToString(deterministic=True) == proto.SerializeToString(
+        deterministic=True
+    )
+    assert reason in reasons(report)
+
+
+PRODUCT = "g (float[4,96] x) => (float[?,?] y) { %s  y = MatMul (x, W) }"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "W = DequantizeLinear (q, s)",
+        "f = Cast <to=1> (q)  W = Mul (f, s)",
+        "f = Cast <to=1> (q)  t = Transpose <perm=[0,1]> (f)  W = Mul (t, s)",
+    ],
+)
+@pytest.mark.parametrize("bits", [8, 16])
+def test_what_is_quantized_already_is_left_alone(line, bits):
+    proto = build(PRODUCT % line, q=RNG.integers(-9, 9, (96, 64)).astype("int8"), s=np.float32(0.1))
+    alone(proto, ROWS, "already quantized", bits=bits)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("number", [np.nan, np.inf])
+def test_weights_that_hold_no_numbers_are_left_alone(number, bits):
+    weight = draw(96, 64)
+    weight[3, 3] = number
+    alone(build(PRODUCT % "", W=weight), ROWS, "NaN or infinity", bits=bits)
+
+
+def test_weights_beyond_half_precision_are_left_alone():
+    weight = draw(96, 64)
+    weight[3, 3] = 70_000
+    proto = build(PRODUCT % "", W=weight)
+    alone(proto, ROWS, "65504", bits=16)
+    assert quant(proto, ROWS, bits=8)[1].modified
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_an_old_operator_set_is_not_raised_for_nothing(bits):
+    weight = draw(256, 256)
+    weight[0, 0] = np.nan
+    proto = build("g (float[4,256] x) => (float[?,?] y) { y = MatMul (x, W) }", opset=10, W=weight)
+    alone(proto, {"x": draw(4, 256)}, "NaN", bits=bits)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_small_weights_are_left_alone(bits):
+    proto = build("g (float[4,4] x) => (float[?,?] y) { y = MatMul (x, W) }", W=draw(4, 4))
+    alone(proto, {"x": draw(4, 4)}, "too small", bits=bits)
+
+
+def test_half_precision_weights_are_sixteen_bits_already():
+    proto = build(
+        "g (float16[4,96] x) => (float16[?,?] y) { y = MatMul (x, W) }",
+        W=draw(96, 64, dtype="float16"),
+    )
+    feed = {"x": draw(4, 96, dtype="float16")}
+    alone(proto, feed, "already 16 bits", bits=16)
+
+
+def test_a_weight_that_the_model_gives_out_is_left_alone():
+    proto = build(
+        "g (float[4,96] x) => (float[?,?] y, float[?,?] W) { y = MatMul (x, W) }", W=draw(96, 64)
+    )
+    alone(proto, ROWS, "gives it out", bits=8)
+
+
+def test_a_weight_that_callers_may_override_is_left_alone():
+    proto = build(
+        "g (float[4,96] x, float[96,64] W) => (float[?,?] y) { y = MatMul (x, W) }", W=draw(96, 64)
+    )
+    alone(proto, ROWS, "override", bits=8)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_model_without_weights_is_left_alone(bits):
+    proto = build("g (float[4,96] x) => (float[?,?] y) { y = Relu (x) }")
+    small, report = quant(proto, ROWS, bits=bits)
+    assert not report.modified
+    assert small == proto
+
+
+def test_the_part_of_a_model_that_fits_is_quantized_and_the_rest_named():
+    bad = draw(96, 64)
+    bad[0, 0] = np.nan
+    proto = build(
+        "g (float[4,96] x) => (float[?,?] y, float[?,?] z) "
+        "{ y = MatMul (x, W)  z = MatMul (x, V) }",
+        W=draw(96, 64),
+        V=bad,
+    )
+    small, report = quant(proto, ROWS, bits=8)
+    assert [entry.subject for entry in report.changes if entry.subject in "VW"] == ["W"]
+    assert [entry.subject for entry in report.skipped] == ["V"]
+    left = [weight.name for weight in find_weights(from_proto(small))]
+    assert left == ["V"]
