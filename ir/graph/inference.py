@@ -14,7 +14,8 @@ from onnx_compress.ir.graph.tensors import dims, element_type
 from onnx_compress.ir.graph.view import Graph, Value
 
 _FOLLOWED = frozenset(
-    "Add Cast Concat Gather Identity Mul Shape Size Slice Squeeze Sub Unsqueeze".split()
+    "Add Cast Concat ConstantOfShape Expand Gather Identity Mul Range Shape Size Slice Squeeze Sub "
+    "Tile Unsqueeze".split()
 )  # operators whose results, not only shapes, inference computes
 _LONGEST = 1024  # numbers of such a result; shapes are shorter
 Dim = int | str | None  # a size, a name, or unknown
