@@ -109,12 +109,11 @@ def option(
 class Pass:
     """One transformation of a model.
 
-    `exact`: the outputs stay the same up to rounding. `adds_bytes`: what it may add to a file.
+    `exact`: the outputs stay the same up to rounding.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = False
-    adds_bytes: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
         """Check the options. Raises OptionError."""

@@ -8,7 +8,7 @@ error that is left is taken. Errors add as squares; the last such pass takes the
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from typing import ClassVar
 
@@ -179,7 +179,8 @@ class _Runner:
             quality = check(trial, self.interface, self.reference)
             error = self.reference.error(quality)
             if item.exact:
-                report = _with_note(report, self._exact(quality, error))
+                note = self._exact(quality, error)
+                report = replace(report, notes=(*report.notes, note)) if note else report
             last = item.obeyed and at == len(settings) - 1
             if item.exact or last or error <= allowed:
                 self.model = trial
@@ -192,18 +193,12 @@ class _Runner:
         return str(item), Report(skipped=tuple(refused), summary=summary), None
 
 
-def _with_note(report: Report, note: str) -> Report:
-    notes = (*report.notes, note) if note else report.notes
-    return Report(report.changes, report.skipped, report.summary, notes)
-
-
 def _saves(trial: Model, model: Model) -> bool:
     return file_size(trial) < file_size(model)
 
 
 def _with(report: Report, refused: list[Entry]) -> Report:
-    skipped = (*refused, *report.skipped)
-    return Report(report.changes, skipped, report.summary, report.notes)
+    return replace(report, skipped=(*refused, *report.skipped))
 
 
 def _named(error: Exception, item: Pass) -> PassError:

@@ -121,11 +121,6 @@ class Graph:
         self.value_info: list[tuple[Value, ValueInfoProto]] = []
         self.annotations: list[tuple[Value, list[Value], TensorAnnotation]] = []
 
-    @property
-    def is_function(self) -> bool:
-        """Whether this is a model-local function."""
-        return isinstance(self.proto, FunctionProto)
-
     def encloses(self, other: "Graph") -> bool:
         """Whether values of this graph can be seen from `other`."""
         graph: Graph | None = other

@@ -20,7 +20,7 @@ from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.weights.weight import Use, Weight
 from onnx_compress.kernels import affine
 
-_FLOAT = 1
+FLOAT = 1  # TensorProto.FLOAT
 
 
 class Form(Protocol):
@@ -61,7 +61,7 @@ class Coded:
         ONNX Runtime computes so and rounds when it likes; written out, it rounds once, at the end.
         """
         narrow = np.dtype(self.dtype).itemsize < 4 and self.scale is not None
-        return (_FLOAT, "float32") if narrow else (self.element, self.dtype)
+        return (FLOAT, "float32") if narrow else (self.element, self.dtype)
 
     def decode(self) -> Array:
         """(q - z) * s, one rounding an operation."""
@@ -123,12 +123,10 @@ class Stored:
 class Reader:
     """One row of the table of readers.
 
-    `minimum_opset`: of the operators it writes. `loaded_bits`: what an element takes in memory
-    once the runtime has folded what it folds.
+    `minimum_opset`: of the operators it writes.
     """
 
     name: str
     minimum_opset: int
-    loaded_bits: int
     allows: Callable[[Use, Coded], No | None]
     read: Callable[[Use, Stored], None]

@@ -35,4 +35,4 @@ def read(use: Use, stored: Stored) -> None:
     """Nothing to do for one use: see `decode_all`."""
 
 
-READER = Reader("codec", 7, 32, allows, read)
+READER = Reader("codec", 7, allows, read)

@@ -15,10 +15,9 @@ import numpy as np
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
+from onnx_compress.ir.weights.forms.base import FLOAT, Coded, Reader, Stored
 from onnx_compress.ir.weights.weight import Use
 
-_FLOAT = 1
 SUFFIX = ".dq"
 
 
@@ -28,7 +27,7 @@ def allows(use: Use, coded: Coded) -> No | None:
         return No(f"{use.node.op} is no matrix product")
     if coded.codes.dtype != np.int8 or coded.scale is None or coded.zero_point is not None:
         return No("only for int8 codes with scales and no zero points")
-    if coded.element != _FLOAT or use.path.casts:
+    if coded.element != FLOAT or use.path.casts:
         return No("only for float32")
     if len(use.path.shape) != 2:
         return No("a batch of matrices")
@@ -58,10 +57,10 @@ def spell_out(model: Model, names: Collection[str]) -> int:
     found = [n for n in model.nodes() if n.op == "DequantizeLinear" and n.name in names]
     for node in found:
         b = Builder(model, node.graph, node.name.removesuffix(SUFFIX), node)
-        out = b("Mul", b("Cast", node.inputs[0], to=_FLOAT), node.inputs[1])
+        out = b("Mul", b("Cast", node.inputs[0], to=FLOAT), node.inputs[1])
         model.replace_uses(node.output, out)
         model.remove(node)
     return len(found)
 
 
-READER = Reader("dequantize", 13, 32, allows, read)
+READER = Reader("dequantize", 13, allows, read)

@@ -13,17 +13,15 @@ from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.graph.view import Node, Value
-from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
+from onnx_compress.ir.weights.forms.base import FLOAT, Coded, Reader, Stored
 from onnx_compress.ir.weights.weight import Use
-
-_FLOAT = 1
 
 
 def allows(use: Use, coded: Coded) -> No | None:
     """A float32 matrix product, int8 codes without zero points, scales along the rows or one."""
     if not use.multiplied:
         return No(f"{use.node.op} is no matrix product")
-    if coded.element != _FLOAT or use.path.casts or coded.codes.dtype != np.int8:
+    if coded.element != FLOAT or use.path.casts or coded.codes.dtype != np.int8:
         return No("integer products are for float32")
     if coded.zero_point is not None:
         return No("with zero points")
@@ -47,7 +45,7 @@ def read(use: Use, stored: Stored) -> None:
     scale = stored.channel_scale if stored.channel_scale is not None else np.ones((), np.float32)
     scale = scale * np.float32(node.attribute("alpha", 1.0))
     factor = b("Mul", scale_x, b.constant(scale.astype(np.float32), "s"))
-    out = b("Mul", b("Cast", product, to=_FLOAT), factor)
+    out = b("Mul", b("Cast", product, to=FLOAT), factor)
     bias = node.input(2) if node.op == "Gemm" else None
     if bias is not None:
         out = b("Add", out, _bias(b, node, bias))
@@ -91,4 +89,4 @@ def _bias(b: Builder, node: Node, bias: Value) -> Value:
     return b("Mul", bias, b.constant(np.array(beta, np.float32), "beta"))
 
 
-READER = Reader("dynamic", 11, 8, allows, read)
+READER = Reader("dynamic", 11, allows, read)

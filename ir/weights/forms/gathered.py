@@ -53,4 +53,4 @@ def _picked(b: Builder, part: Array, indices: Value | None, axis: int) -> Value:
     return b.constant(part.reshape(part.shape[at + 1 :] if part.size > 1 else ()), "s")
 
 
-READER = Reader("gathered", 7, 8, allows, read)
+READER = Reader("gathered", 7, allows, read)
