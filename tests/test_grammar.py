@@ -95,7 +95,7 @@ def _caret(error: SyntaxProblem) -> int:
         ("prune,[quant]", "["),
         ("prune;quant", ";"),
         ("prune(sparsity=0.5,,)", ",)"),
-        ("quant(bits=)", "=)"),  # Python 3.12 points at the bracket
+        ("quant(bits=)", "bits=)"),  # from Python 3.12 on at the name, before at the bracket
         ("prune,quant(bits=8]", "]"),
     ],
 )
