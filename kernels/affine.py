@@ -18,17 +18,32 @@ def symmetric_scale(array: Array, axes: tuple[int, ...], bits: int) -> Array:
     the rank of `array`, size 1 in all other axes, and its dtype, at least float32. Channels of
     zeros get 1.
     """
+    return scale_for(largest(array, axes), bits)
+
+
+def largest(array: Array, axes: tuple[int, ...]) -> Array:
+    """Largest magnitude of each channel, for `symmetric_scale`: its shape and dtype.
+
+    The largest of several pieces is the largest of theirs.
+    """
     if array.dtype.itemsize < 4:
         array = array.astype(np.float32)
     others = tuple(axis for axis in range(array.ndim) if axis not in axes)
     if array.size == 0:
         shape = [array.shape[axis] if axis in axes else 1 for axis in range(array.ndim)]
-        return np.ones(shape, array.dtype)
-    top = np.maximum(array.max(axis=others, keepdims=True), -array.min(axis=others, keepdims=True))
+        return np.zeros(shape, array.dtype)
+    out: Array = np.maximum(
+        array.max(axis=others, keepdims=True), -array.min(axis=others, keepdims=True)
+    )
+    return out
+
+
+def scale_for(top: Array, bits: int) -> Array:
+    """Scale that maps `top`, magnitudes, to the largest code of `bits` bits; zeros get 1."""
     scale = top.astype(np.float64) / (2 ** (bits - 1) - 1)
     # a scale below the normal range would lose its digits, and runtimes flush it to zero
-    tiny = float(np.finfo(array.dtype).tiny)
-    out: Array = np.where(top > 0, np.maximum(scale, tiny), 1.0).astype(array.dtype)
+    tiny = float(np.finfo(top.dtype).tiny)
+    out: Array = np.where(top > 0, np.maximum(scale, tiny), 1.0).astype(top.dtype)
     return out
 
 

@@ -15,7 +15,7 @@ from typing import ClassVar
 from onnx_compress.ir.errors import CompressError, OrderError, PassError, VerificationError
 from onnx_compress.ir.graph import Model, clone
 from onnx_compress.ir.graph.files import file_size
-from onnx_compress.ir.runtime import Session
+from onnx_compress.ir.runtime import open_session
 from onnx_compress.passes.base import Context, Entry, Event, Pass, Phase, Report
 from onnx_compress.passes.grammar import parse
 from onnx_compress.passes.verify import Quality, Reference, check, exact_db
@@ -155,7 +155,7 @@ class _Runner:
         """
         if quality.sqnr_db >= exact_db(self.model) or 0 < error <= self.spent * _FREE:
             return ""
-        noise = self.reference.judge(Session(self.original, optimize=False)).plain_error
+        noise = self.reference.judge(open_session(self.original, optimize=False)).plain_error
         if quality.plain_error <= _MAGNIFIED * noise:
             return f"rounding alone changes the outputs of this model by {noise:.1%}"
         raise VerificationError(

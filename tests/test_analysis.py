@@ -4,14 +4,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-from onnx_compress.ir import runtime
 from onnx_compress.ir.analysis import Shapes, cost, eight_bit_snr
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.analysis.ranges import MAX_DB
-from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import from_proto, save, to_proto
 from onnx_compress.ir.graph.inference import infer
-from onnx_compress.ir.runtime import Session, compare_speed, observe
 
 from graphs import value, view
 
@@ -330,55 +327,3 @@ def test_observing_leaves_the_model_as_it_was():
     eight_bit_snr(model, {"x": zeros(1, 3, 8, 8)}, [value(model, name) for name in "crf"])
     cost(model, {"x": zeros(1, 3, 8, 8)})
     assert to_proto(model) == before
-
-
-# ------------------------------------------------------------------------------------ runtime
-
-
-@pytest.mark.parametrize("limit", [0, 32 << 20])
-def test_a_session_runs_models_from_memory_and_through_files_alike(monkeypatch, limit):
-    monkeypatch.setattr(runtime, "_IN_MEMORY", limit)
-    w = np.random.default_rng(0).standard_normal((64, 32)).astype(np.float32)
-    model = view("(float[N,64] x, bool c) => (float[N,32] y) { y = MatMul(x, w) }", w=w)
-    session = Session(model)
-    ports = [(port.name, port.dtype, port.shape) for port in (*session.inputs, *session.outputs)]
-    assert ports == [
-        ("x", np.float32, ("N", 64)),
-        ("c", np.bool_, ()),
-        ("y", np.float32, ("N", 32)),
-    ]
-    x = np.eye(3, 64, dtype=np.float32)
-    np.testing.assert_array_equal(session.run({"x": x, "c": np.array(True)})[0], w[:3])
-
-
-def test_what_the_runtime_refuses_is_told_in_its_words():
-    with pytest.raises(InvalidError, match="NoSuchOperator"):
-        Session(view("(float[2] x) => (float y) { y = NoSuchOperator(x) }"))
-    session = Session(view("(float[2] x) => (float[2] y) { y = Relu(x) }"))
-    for feed in ({}, {"x": zeros(3)}, {"x": zeros(2, dtype=np.int64)}, {"z": zeros(2)}):
-        with pytest.raises(InvalidError, match="does not run"):
-            session.run(feed)
-
-
-def test_a_model_that_does_more_is_slower_and_ratios_are_to_the_first():
-    w = zeros(256, 256)
-    once = view("(float[256,256] x) => (float y) { y = MatMul(x, w) }", w=w)
-    steps = " ".join(f"a{at + 1} = MatMul(a{at}, w)" for at in range(8))
-    often = view(f"(float[256,256] x) => (float y) {{ a0 = Relu(x) {steps} y = Neg(a8) }}", w=w)
-    sessions = [Session(model) for model in (once, often)]
-    found = compare_speed(sessions, [{"x": zeros(256, 256)}], seconds=0.2)
-    assert found.ratio[0] == 1
-    assert found.ratio[1] < 0.8
-    assert found.milliseconds[1] > found.milliseconds[0]
-    assert all(low <= high for low, high in found.spread)
-
-
-def test_values_are_observed_by_operators_without_being_given_out():
-    model = small()
-    names = ("x", "c", "r")
-    values = [value(model, name) for name in names]
-    x = np.random.default_rng(0).standard_normal((2, 3, 8, 8)).astype(np.float32)
-    found = observe(model, {"x": x}, values, ["Shape", "ReduceMax"])
-    assert [found[v][0].tolist() for v in values] == [[2, 3, 8, 8], [2, 4, 6, 6], [2, 4, 6, 6]]
-    assert found[values[0]][1] == x.max()
-    assert found[values[1]][1].shape == ()

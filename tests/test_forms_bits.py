@@ -33,7 +33,7 @@ def test_half_computes_with_the_nearest_float16_numbers(name, optimize):
         _, forms = same_bits(
             model,
             feed,
-            lambda weight: Half.of(weight, weight.array()),
+            Half.of,
             optimize,
             rounding(name, optimize),
         )
@@ -66,7 +66,7 @@ def test_what_is_read_has_the_very_bits_that_decode_says(shape, axes, form):
         w=array(*shape) ** 5,
     )
     (weight,) = find_weights(model)
-    made = Half.of(weight, weight.array()) if form == "half" else coded(weight, form, axes)
+    made = Half.of(weight) if form == "half" else coded(weight, form, axes)
     expected = made.decode()
     made.emit(weight)
     whole, picked, turned = run(from_proto(to_proto(model)), i=np.array([2, 0]))

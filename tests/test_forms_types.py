@@ -30,7 +30,7 @@ def test_half_loads_in_the_oldest_operator_set_of_its_readers():
         body, shapes = BODIES[name]
         model = view(body, 7, 3, w=array(*shapes["w"]))
         feed = sample(name)[1][0]
-        same_bits(model, feed, lambda weight: Half.of(weight, weight.array()))
+        same_bits(model, feed, Half.of)
 
 
 def test_weights_of_version_three_leave_the_list_of_inputs():
@@ -56,7 +56,7 @@ def test_weights_of_other_types_behind_a_cast_load_and_give_what_they_decode_to(
     feed = {"x": array(3, 6)} if name == "MatMul" else {"i": np.array([1, 4])}
     (weight,) = find_weights(model)
     if reader == "half":
-        same_bits(model, feed, lambda w: Half.of(w, w.array()))
+        same_bits(model, feed, Half.of)
     elif allowed(coded(weight, reader), weight):
         check_typed = close if reader in ("dynamic", "dequantize") else same_bits
         check_typed(model, feed, lambda w: coded(w, reader))
@@ -76,7 +76,7 @@ def test_models_of_other_types_load_and_are_close(kind, opset, reader):
 
     def make(weight):
         if reader == "half":
-            return Half.of(weight, weight.array())
+            return Half.of(weight)
         form = coded(weight, reader)
         return form if allowed(form, weight) else coded(weight)
 
@@ -104,7 +104,7 @@ def test_a_weight_that_a_cast_makes_float16_is_right_for_every_reader():
 def test_a_model_may_be_compressed_again_after_half():
     """What Half wrote is a float16 weight behind a Cast."""
     model, (feed,) = sample("Gather and MatMul")
-    once, _, _ = emitted(model, lambda weight: Half.of(weight, weight.array()))
+    once, _, _ = emitted(model, Half.of)
     for reader in ("codec", "gathered"):
         twice, _, _ = emitted(once, lambda weight, r=reader: coded(weight, {"Gather": r}))
         for got, want in zip(run(twice, **feed), run(model, **feed), strict=True):
@@ -117,5 +117,5 @@ def test_weights_without_elements_are_emitted(shape):
         f"(float[3,{shape[0]}] x) => (float y) {{ y = MatMul(x, w) }}", w=np.zeros(shape, "f")
     )
     feed = {"x": array(3, shape[0])}
-    for make in (lambda w: coded(w), lambda w: Half.of(w, w.array()), lambda w: Dense(w.array())):
+    for make in (coded, Half.of, lambda w: Dense(w.array())):
         same_bits(model, feed, make)

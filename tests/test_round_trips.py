@@ -53,7 +53,8 @@ def test_the_sizes_told_are_those_of_the_files(tmp_path):
     single = save(view, tmp_path / "a.onnx")
     assert single == (tmp_path / "a.onnx").stat().st_size == file_size(view)
     double = save(view, tmp_path / "b.onnx", external=True)
-    files = [tmp_path / "b.onnx", tmp_path / "b.onnx.data"]
+    files = list(tmp_path.glob("b.onnx*"))
+    assert len(files) == 2
     assert double == sum(file.stat().st_size for file in files)
 
 
@@ -71,7 +72,8 @@ def test_external_files_are_read_by_onnx_by_the_runtime_and_by_us(tmp_path):
         {e.key: e.value for e in tensor.external_data}
         for tensor in (*skeleton.graph.initializer, skeleton.graph.node[0].attribute[0].t)
     ]
-    assert [r["location"] for r in references] == ["m.onnx.data"] * 3
+    (data,) = tmp_path.glob("m.onnx.*.data")
+    assert [r["location"] for r in references] == [data.name] * 3
     assert all(int(r["offset"]) % 4096 == 0 for r in references)
     x = np.ones((2, WIDE), np.float32)
     expected = run(model, x=x)

@@ -8,7 +8,7 @@ import pytest
 
 from onnx_compress.ir.errors import LoadError, OutputError
 from onnx_compress.ir.graph import from_proto, load, save, to_proto
-from onnx_compress.ir.graph.files import Staged
+from onnx_compress.ir.graph.staged import Staged
 
 from graphs import WIDE, product, run, weight
 
@@ -66,8 +66,9 @@ def test_nothing_appears_before_commit_and_nothing_is_left_after(tmp_path):
         assert os.listdir(tmp_path) == []
         with Staged(view, target, external_data) as staged:
             staged.commit()
-        names = ["out.onnx", "out.onnx.data"] if external_data else ["out.onnx"]
-        assert sorted(os.listdir(tmp_path)) == names
+        names = sorted(os.listdir(tmp_path))
+        assert names[0] == "out.onnx"
+        assert len(names) == 1 + external_data
         for name in names:
             (tmp_path / name).unlink()
 

@@ -45,10 +45,34 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--keep-going", action="store_true", help="leave out passes that fail")
     out.add_argument("--seed", type=int, default=0, help="of drawn inputs; default: %(default)s")
     out.add_argument("--threads", type=int, help="for running models; default: all processors")
+    out.add_argument(
+        "--memory",
+        type=_size,
+        metavar="SIZE",
+        help="run a model with more weights than this in pieces: 500MB; default: 1GB",
+    )
+    out.add_argument(
+        "--custom-ops",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="LIBRARY",
+        help="operators that the model needs; it is loaded and run: only one that you trust",
+    )
     out.add_argument("--report", type=Path, metavar="FILE.json", help="write all figures")
     out.add_argument("--quiet", action="store_true", help="print nothing but errors")
     out.add_argument("--version", action="version", version=f"%(prog)s {version('onnx-compress')}")
     return out
+
+
+def _size(text: str) -> int:
+    """Bytes; argparse shows this function's name in its error."""
+    number = text.upper().removesuffix("B")
+    power = {"K": 10, "M": 20, "G": 30}.get(number[-1:], 0)
+    return int(float(number[:-1] if power else number) * 2**power)
+
+
+_size.__name__ = "size"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -92,6 +116,8 @@ def _run(options: argparse.Namespace) -> int:
             seed=options.seed,
             threads=options.threads,
             keep_going=options.keep_going,
+            memory=options.memory,
+            custom_ops=options.custom_ops,
             on_event=listen,
         )
     if options.report:

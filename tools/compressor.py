@@ -5,28 +5,23 @@ load -> reference -> passes, each verified -> write aside -> load back, run, com
 
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onnx_compress import calibration as data
+from onnx_compress.finish import Checked, Finish
 from onnx_compress.ir.analysis import cost
-from onnx_compress.ir.errors import (
-    CalibrationError,
-    OptionError,
-    QualityError,
-    VerificationError,
-)
-from onnx_compress.ir.graph import Model, clone, files, kinds
-from onnx_compress.ir.runtime import Feed, Session, Timing, compare_speed, versions
+from onnx_compress.ir.errors import CalibrationError, LoadError, OptionError, QualityError
+from onnx_compress.ir.graph import Model, clone, digests, files, kinds, staged
+from onnx_compress.ir.runtime import Feed, Runner, limits, open_session, versions
 from onnx_compress.passes import Context, Event, Outcome, Pipeline
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.base import ignore
 from onnx_compress.passes.verify import Reference, draw
-from onnx_compress.result import Accuracy, Result, Summary
+from onnx_compress.result import Result, Summary
 
 DEFAULT_PASSES = "prune,quant"
 DEFAULT_MAX_ERROR = 0.15
@@ -56,6 +51,8 @@ def compress(
     seed: int = 0,
     threads: int | None = None,
     keep_going: bool = False,
+    memory: int | None = None,
+    custom_ops: Sequence[str | Path] = (),
     measure: bool = True,
     on_event: Callable[[Event], None] = ignore,
 ) -> Result:
@@ -67,84 +64,149 @@ def compress(
     `max_error`: what passes without numbers keep within; with `strict`, nothing is written and
     QualityError raised where the result exceeds it. `target`: a shipped target or a TOML file;
     by default that of this processor. `fold`: exact clean-up first. `keep_going`: leave out
-    passes that fail. `measure`: time the result against the original.
+    passes that fail. `memory`: bytes of weights up to which a model is run whole; larger ones are
+    run in pieces. `custom_ops`: libraries of operators that the model needs; they are loaded and
+    run, so give only what you trust. `measure`: time the result against the original.
 
     The result's model is of the kind given (for a path: the path written, or a ModelProto if
     there is no `out`). Raises the errors of `onnx_compress.ir.errors`.
     """
-    start = time.perf_counter()
-    _check_numbers(max_error, threads, seed)
+    _check_numbers(max_error, threads, seed, memory)
     if out is not None:
-        files.check_place(out)
-    original, source = kinds.read(model)
-    pipeline = Pipeline.parse(passes, fold) if isinstance(passes, str) else passes
-    chosen = targets.load(target) if target else targets.host()
-    workers = threads or os.cpu_count() or 1
-    on_event(Event("stage", "original"))
-    session = Session(original, workers)
-    samples = _samples(original, session, calibration, seed)
-    feeds = samples.judge.feeds[:_JUDGED]
-    reference = Reference(session, feeds, samples.drawn)
-    del session  # two models at a time are enough
-    context = Context(chosen, feeds[0], samples.fit, seed, on_event)
-    outcome = pipeline.run_checked(original, context, reference, max_error, keep_going)
-    bytes_before = source.stat().st_size if source else files.file_size(original)
-    bytes_before += _external_bytes(original) if source else 0
-    changed = any(stage.report.modified and not stage.failure for stage in outcome.stages)
-    smaller = files.file_size(outcome.model) <= bytes_before
-    final = outcome.model if changed and smaller else clone(original)
-    on_event(Event("stage", "result"))
-    finish = _Finish(original, final, reference, samples, workers, measure)
-    if out is None:
-        checked = finish.check(Session(final, workers))
-        bytes_after = files.file_size(final) if final is outcome.model else bytes_before
-        _enforce(checked.error, max_error, strict)
-    else:
-        checked, bytes_after = _written(
-            finish, Path(out), source if final is not outcome.model else None, max_error, strict
+        staged.check_place(out)
+    with ExitStack() as stack:
+        stack.enter_context(limits.custom_operators(_libraries(custom_ops)))
+        if memory is not None:
+            stack.enter_context(limits.memory(memory))
+        run = _Run(
+            model,
+            Pipeline.parse(passes, fold) if isinstance(passes, str) else passes,
+            Path(out) if out is not None else None,
+            targets.load(target) if target else targets.host(),
+            max_error,
+            strict,
+            threads or os.cpu_count() or 1,
+            seed,
+            on_event,
         )
-    unstable = sorted(reference.unstable)
-    warnings = _warnings(outcome, checked.error, max_error, samples, changed, smaller, unstable)
-    before, after = cost(original, feeds[0]), cost(final, feeds[0])
-    report = Summary(
-        passes=str(pipeline),
-        target=chosen.name,
-        stages=outcome.stages,
-        bytes_before=bytes_before,
-        bytes_after=bytes_after,
-        cost_before=before,
-        cost_after=after,
-        quality=checked.quality,
-        error=checked.error,
-        max_error=max_error,
-        drawn=samples.drawn,
-        fitted=len(samples.fit),
-        judged=len(feeds),
-        timing=checked.timing,
-        accuracy=checked.accuracy,
-        unchanged=final is not outcome.model,
-        seconds=time.perf_counter() - start,
-        warnings=warnings,
-        versions=versions(),
-    )
-    return Result(kinds.like(model, final, Path(out) if out is not None else None), report)
+        return run.result(calibration, keep_going, measure)
 
 
-def _check_numbers(max_error: float, threads: int | None, seed: int) -> None:
+@dataclass(frozen=True)
+class _Run:
+    """What was asked for."""
+
+    given: Any
+    pipeline: Pipeline
+    out: Path | None
+    target: targets.Target
+    max_error: float
+    strict: bool
+    threads: int
+    seed: int
+    emit: Callable[[Event], None]
+
+    def result(self, calibration: data.Source | None, keep_going: bool, measure: bool) -> Result:
+        start = time.perf_counter()
+        original, source = kinds.read(self.given)
+        self.emit(Event("stage", "original"))
+        session = open_session(original, self.threads)
+        samples = _samples(original, session, calibration, self.seed)
+        feeds = samples.judge.feeds[:_JUDGED]
+        reference = Reference(session, feeds, samples.drawn)
+        del session  # two models at a time are enough
+        self._refuse_blind(reference)
+        context = Context(self.target, feeds[0], samples.fit, self.seed, self.emit)
+        outcome = self.pipeline.run_checked(
+            original, context, reference, self.max_error, keep_going
+        )
+        bytes_before = _bytes(original, source)
+        changed = any(stage.report.modified and not stage.failure for stage in outcome.stages)
+        smaller = files.file_size(outcome.model) <= bytes_before
+        if changed and smaller:
+            _stamp(outcome.model, bytes_before)
+        unchanged = not (changed and smaller)
+        final = clone(original) if unchanged else outcome.model
+        self.emit(Event("stage", "result"))
+        limit = self.max_error if self.strict else None
+        finish = Finish(original, reference, samples.judge, self.threads, limit, measure)
+        checked = self._finished(finish, final, source if unchanged else None)
+        report = Summary(
+            passes=str(self.pipeline),
+            target=self.target.name,
+            stages=outcome.stages,
+            bytes_before=bytes_before,
+            bytes_after=checked.nbytes,
+            cost_before=cost(original, feeds[0]),
+            cost_after=cost(final, feeds[0]),
+            quality=checked.quality,
+            error=checked.error,
+            max_error=self.max_error,
+            drawn=samples.drawn,
+            fitted=len(samples.fit),
+            judged=len(feeds),
+            timing=checked.timing,
+            accuracy=checked.accuracy,
+            unchanged=unchanged,
+            seconds=time.perf_counter() - start,
+            warnings=(
+                *_about_the_input(original, reference),
+                *_about_the_result(outcome, checked, self.max_error, changed, smaller),
+            ),
+            versions=versions(),
+        )
+        return Result(kinds.like(self.given, final, self.out), report)
+
+    def _refuse_blind(self, reference: Reference) -> None:
+        """Raise QualityError where nothing could tell what a pass does to the model."""
+        if reference.judges or all(item.exact for item in self.pipeline.passes):
+            return
+        name, reason = next(iter(reference.unjudged.items()), ("none", "there"))
+        raise QualityError(
+            f"its quality cannot be judged: the output {name} {reason}",
+            "give real inputs with --calib, or clean up only: --passes fold",
+        )
+
+    def _finished(self, finish: Finish, final: Model, copied: Path | None) -> Checked:
+        if self.out is None:
+            return finish.kept(final)
+        return finish.copied(copied, self.out) if copied else finish.written(final, self.out)
+
+
+def _check_numbers(max_error: float, threads: int | None, seed: int, memory: int | None) -> None:
     for name, value, fine in (
         ("max-error", max_error, max_error >= 0),  # not a number is not fine
         ("threads", threads, threads is None or threads >= 1),
         ("seed", seed, seed >= 0),
+        ("memory", memory, memory is None or memory >= 1),
     ):
         if not fine:
             raise OptionError(f"--{name} cannot be {value}", "see onnx-compress --help")
 
 
-def _external_bytes(model: Model) -> int:
-    return sum(path.stat().st_size for path in model.storage.paths()[1:])
+def _libraries(paths: Sequence[str | Path]) -> list[Path]:
+    found = [Path(path).absolute() for path in paths]
+    for path in found:
+        if not path.is_file():
+            raise LoadError("no such library of custom operators", "check the path", str(path))
+    return found
 
 
-def _samples(model: Model, session: Session, source: data.Source | None, seed: int) -> _Data:
+def _stamp(model: Model, room: int) -> None:
+    """Put digests into the metadata, unless only they would make the file larger than it was."""
+    digests.stamp(model)
+    if files.file_size(model) > room:
+        model.set_metadata(digests.KEY, None)
+
+
+def _bytes(model: Model, source: Path | None) -> int:
+    """What a model took: the file it came from, and what lies beside it."""
+    if source is None:
+        return files.file_size(model)
+    return source.stat().st_size + sum(p.stat().st_size for p in model.storage.paths()[1:])
+
+
+def _samples(model: Model, session: Runner, source: data.Source | None, seed: int) -> _Data:
     if source is None:
         drawn = draw(model, session, _DRAWN, seed)
         return _Data((), data.Samples(drawn), drawn=True)
@@ -154,111 +216,28 @@ def _samples(model: Model, session: Session, source: data.Source | None, seed: i
     return _Data(samples.every_second(0).feeds, samples.every_second(1), drawn=False)
 
 
-@dataclass(frozen=True)
-class _Checked:
-    quality: Any
-    error: float
-    timing: Timing | None
-    accuracy: Accuracy | None
+def _about_the_input(model: Model, reference: Reference) -> list[str]:
+    found = [f"the output {name} {why}: not judged" for name, why in reference.unjudged.items()]
+    touched = [name or "a small one" for name in digests.changed(model)]
+    if touched:
+        others = f" and {len(touched) - 1} more" if len(touched) > 1 else ""
+        found.append(f"weights were changed after this tool wrote them: {touched[0]}{others}")
+    if reference.drawn:
+        found.append("no data given: judged on drawn inputs; give real ones with --calib")
+    return found
 
 
-@dataclass(frozen=True)
-class _Finish:
-    """The last look: the result as loaded back, against the original."""
-
-    original: Model
-    final: Model
-    reference: Reference
-    samples: _Data
-    threads: int
-    measure: bool
-
-    def check(self, session: Session) -> _Checked:
-        """Run and compare. Raises VerificationError if the result is broken."""
-        quality = self.reference.judge(session)
-        error = self.reference.error(quality)
-        if not np.isfinite(error):
-            raise VerificationError("the result gives NaN where the original gives numbers")
-        accuracy = self._accuracy(session)
-        return _Checked(quality, error, None, accuracy)
-
-    def time(self, source: Model | Path) -> Timing | None:
-        """The result against the original, one thread."""
-        if not self.measure:
-            return None
-        sessions = [Session(self.original), Session(source)]
-        return compare_speed(sessions, self.reference.feeds)
-
-    def _accuracy(self, session: Session) -> Accuracy | None:
-        labels, feeds = self.samples.judge.labels, self.samples.judge.feeds
-        if labels is None:
-            return None
-        original = Session(self.original, self.threads)
-        before, after = (_top1(model, feeds, labels) for model in (original, session))
-        return Accuracy(before, after, len(labels))
-
-
-def _top1(session: Session, feeds: Sequence[Feed], labels: Sequence[int]) -> float:
-    """Share of samples whose first output is largest at the label."""
-    right = 0
-    for feed, label in zip(feeds, labels, strict=True):
-        output = np.asarray(session.run(feed)[0])
-        right += int(output.reshape(-1).argmax()) == label
-    return right / max(len(labels), 1)
-
-
-def _enforce(error: float, max_error: float, strict: bool) -> None:
-    if strict and error > max_error:
-        hint = "allow a larger --max-error, or ask for less; nothing was written"
-        raise QualityError(f"the error is {error:.3g}, above {max_error:.3g}", hint)
-
-
-def _written(
-    finish: _Finish, out: Path, copied: Path | None, max_error: float, strict: bool
-) -> tuple[_Checked, int]:
-    """Write aside, load back, run, compare; then it appears."""
-    if copied is not None:  # unchanged: the input itself
-        checked = finish.check(Session(copied, finish.threads))
-        _enforce(checked.error, max_error, strict)
-        return checked, _copy(finish.original, copied, out)
-    with files.Staged(finish.final, out) as staged:
-        checked = finish.check(Session(staged.path, finish.threads))
-        _enforce(checked.error, max_error, strict)
-        timing = finish.time(staged.path)
-        staged.commit()
-        return _Checked(checked.quality, checked.error, timing, checked.accuracy), staged.nbytes
-
-
-def _copy(model: Model, source: Path, out: Path) -> int:
-    """The input itself; one with external data becomes a single file, where that is possible."""
-    if len(model.storage.paths()) > 1:
-        with files.Staged(model, out) as staged:
-            staged.commit()
-            return staged.nbytes
-    if not (out.exists() and out.samefile(source)):
-        files.copy(source, out)
-    return source.stat().st_size
-
-
-def _warnings(
-    outcome: Outcome,
-    error: float,
-    max_error: float,
-    samples: _Data,
-    changed: bool,
-    smaller: bool,
-    unstable: Iterable[str],
-) -> tuple[str, ...]:
+def _about_the_result(
+    outcome: Outcome, checked: Checked, max_error: float, changed: bool, smaller: bool
+) -> list[str]:
     found = [
         f"{stage.name} failed and was left out: {stage.failure}"
         for stage in outcome.stages
         if stage.failure
     ]
-    if samples.drawn:
-        found.append("no data given: judged on drawn inputs; give real ones with --calib")
-    found += [f"the output {name} differs between equal runs: not judged" for name in unstable]
-    if error > max_error:
-        found.append(f"the error {error:.3g} is above {max_error:.3g}: numbers given are obeyed")
+    if checked.error > max_error:
+        allowed = f"is above {max_error:.3g}: numbers given are obeyed"
+        found.append(f"the error {checked.error:.3g} {allowed}")
     if changed and not smaller:
         found.append("the result was larger than the input, so the input was kept")
-    return tuple(found)
+    return found

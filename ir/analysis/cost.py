@@ -6,12 +6,11 @@ from math import prod
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.analysis.shapes import Shapes
 from onnx_compress.ir.graph import files
+from onnx_compress.ir.graph.fixed import fixed_nodes
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.tensors import dims, nbytes
-from onnx_compress.ir.graph.view import Graph, Node, Value
+from onnx_compress.ir.graph.view import Graph, Node
 from onnx_compress.ir.runtime import Feed
-
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli")
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ def cost(model: Model, feed: Feed | None = None) -> Cost:
         )
         if tensor is not None
     ]
-    fixed = _fixed(model)
+    fixed = fixed_nodes(model, model.graphs())
     unknown = 0
     work = 0
     for node in model.nodes():
@@ -70,25 +69,6 @@ def cost(model: Model, feed: Feed | None = None) -> Cost:
         activation_bytes=peak,
         unknown=unknown + missed,
     )
-
-
-def _fixed(model: Model) -> set[Node]:
-    """The nodes that a runtime computes once, at load: all their inputs are constant."""
-    fixed: set[Node] = set()
-    for graph in model.graphs():
-        for node in graph.sorted():
-            if node.op in _RANDOM or node.bodies:
-                continue
-            sources = [value for value in node.inputs if value is not None]
-            if node.op == "Constant" or (
-                sources and all(_is_fixed(model, value, fixed) for value in sources)
-            ):
-                fixed.add(node)
-    return fixed
-
-
-def _is_fixed(model: Model, value: Value, fixed: set[Node]) -> bool:
-    return model.tensor(value) is not None or value.producer in fixed
 
 
 def _loaded(model: Model, fixed: set[Node], shapes: Shapes) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from onnx import FunctionProto, GraphProto, ModelProto, SparseTensorProto, ValueInfoProto
 
 from onnx_compress.ir.graph.storage import MARKER, Storage
-from onnx_compress.ir.graph.view import Graph, Node
+from onnx_compress.ir.graph.view import Graph, Node, Value
 from onnx_compress.ir.graph.wire import Blob, Piece, splice
 
 
@@ -20,7 +20,7 @@ def skeleton(shell: ModelProto, graph: Graph, functions: list[Graph]) -> ModelPr
     out.graph.SetInParent()
     _graph(graph, out.graph)
     for function in functions:
-        _function(function, out.functions.add())
+        add_function(function, out)
     return out
 
 
@@ -38,14 +38,15 @@ def chunks(parts: list[Piece], storage: Storage) -> Iterator[memoryview]:
             yield memoryview(part)
 
 
-def _nodes(graph: Graph, out: GraphProto | FunctionProto) -> None:
-    for node in graph.sorted():
-        proto = out.node.add()
-        proto.CopyFrom(node.proto)
-        if node.renamed:
-            del proto.input[:], proto.output[:]
-            proto.input.extend([v.name if v else "" for v in node.inputs])
-            proto.output.extend([v.name if v else "" for v in node.outputs])
+def add_node(node: Node, out: GraphProto | FunctionProto) -> None:
+    """Append a node, bodies and all."""
+    proto = out.node.add()
+    proto.CopyFrom(node.proto)
+    if node.renamed:
+        del proto.input[:], proto.output[:]
+        proto.input.extend([v.name if v else "" for v in node.inputs])
+        proto.output.extend([v.name if v else "" for v in node.outputs])
+    if node.bodies:
         _bodies(node, {attribute.name: attribute for attribute in proto.attribute})
 
 
@@ -56,9 +57,12 @@ def _bodies(node: Node, attributes: dict[str, object]) -> None:
         _graph(body, attribute.g if single else attribute.graphs.add())  # type: ignore[attr-defined]
 
 
-def _function(function: Graph, out: FunctionProto) -> None:
+def add_function(function: Graph, model: ModelProto) -> None:
+    """Append a function."""
+    out = model.functions.add()
     out.CopyFrom(function.proto)
-    _nodes(function, out)
+    for node in function.sorted():
+        add_node(node, out)
     out.input.extend([value.name for value, _ in function.inputs])
     out.output.extend([value.name for value, _ in function.outputs])
     for value, info in function.value_info:
@@ -68,16 +72,10 @@ def _function(function: Graph, out: FunctionProto) -> None:
 
 def _graph(graph: Graph, out: GraphProto) -> None:
     out.CopyFrom(graph.proto)
-    _nodes(graph, out)
+    for node in graph.sorted():
+        add_node(node, out)
     for value in graph.initializers:
-        if isinstance(value.tensor, SparseTensorProto):
-            sparse = out.sparse_initializer.add()
-            sparse.CopyFrom(value.tensor)
-            sparse.values.name = value.name
-        elif value.tensor is not None:
-            tensor = out.initializer.add()
-            tensor.CopyFrom(value.tensor)
-            tensor.name = value.name
+        add_initializer(value, out)
     for field, entries in ((out.input, graph.inputs), (out.output, graph.outputs)):
         for value, known in entries:
             _named(field.add(), known or value.info, value.name)
@@ -91,6 +89,18 @@ def _graph(graph: Graph, out: GraphProto) -> None:
             new.tensor_name = value.name
             for entry, parameter in zip(new.quant_parameter_tensor_names, parameters, strict=True):
                 entry.value = parameter.name
+
+
+def add_initializer(value: Value, out: GraphProto) -> None:
+    """Append the stored tensor of a value."""
+    if isinstance(value.tensor, SparseTensorProto):
+        sparse = out.sparse_initializer.add()
+        sparse.CopyFrom(value.tensor)
+        sparse.values.name = value.name
+    elif value.tensor is not None:
+        tensor = out.initializer.add()
+        tensor.CopyFrom(value.tensor)
+        tensor.name = value.name
 
 
 def _named(out: ValueInfoProto, info: ValueInfoProto | None, name: str) -> None:

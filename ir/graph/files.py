@@ -1,29 +1,20 @@
-"""Models in files and in memory: load, save, to and from ModelProto.
+"""Models read from files, and to and from ModelProto. See `staged` for writing.
 
-A file is never built in memory: loading cuts the weights out before anything is parsed, saving
-writes one bounded piece at a time. A result appears by rename, or not at all.
+A file is never built in memory: loading cuts the weights out before anything is parsed.
 """
 
-import contextlib
 import mmap
 import os
-import secrets
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
-from onnx_compress.ir.errors import InvalidError, LoadError, OutputError, UnsupportedError
+from onnx_compress.ir.errors import InvalidError, LoadError, UnsupportedError
 from onnx_compress.ir.graph.export import chunks, pieces
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import THRESHOLD, Storage
-from onnx_compress.ir.graph.wire import Blob, Piece, WireError, cut, refer, reference, size
-
-LARGEST = (1 << 31) - 1  # bytes that protobuf can hold in one message
-_ALIGNMENT = 4096  # of external data, so that a runtime can map it
-_MAPPED = 1 << 16  # bytes of a tensor that is worth mapping
+from onnx_compress.ir.graph.wire import LARGEST, WireError, cut, size
 
 
 def load(path: str | Path) -> Model:
@@ -96,140 +87,6 @@ def file_size(model: Model) -> int:
     return size(pieces(model.skeleton()))
 
 
-class Staged:
-    """A written model that is not in its place yet. As a context manager it cleans up.
-
-    with stage(model, "out.onnx") as staged:
-        Session(staged.path)                    # try it where it is
-        staged.commit()                         # then it appears, by rename
-    """
-
-    def __init__(self, model: Model, path: str | Path, external: bool | None = None) -> None:
-        """Write the files into a hidden folder beside their place. Raises OutputError."""
-        self.target = Path(path)
-        proto = model.skeleton()
-        parts = pieces(proto)
-        if external is None:
-            external = size(parts) > LARGEST
-        self._files: dict[str, list[Piece]] = {self.target.name: parts}
-        if external:
-            name = f"{self.target.name}.data"
-            data = _externalise(proto, name)
-            written: list[Piece] = [proto.SerializeToString(deterministic=True)]
-            self._files = {name: data, self.target.name: written}
-        self.nbytes = sum(size(parts) for parts in self._files.values())
-        self._folder = self.target.with_name(f".{self.target.name}.{secrets.token_hex(4)}.tmp")
-        self.path = self._folder / self.target.name
-        with _explained(self.target):
-            self._folder.mkdir()
-            try:
-                for name, parts in self._files.items():
-                    _write(self._folder / name, parts, model.storage)
-            except BaseException:
-                self.discard()
-                raise
-
-    def commit(self) -> None:
-        """Move the files to their place. Raises OutputError."""
-        with _explained(self.target):
-            for name in self._files:
-                os.replace(self._folder / name, self.target.with_name(name))
-        self.discard()
-
-    def discard(self) -> None:
-        """Remove what is still in the hidden folder."""
-        for name in self._files:
-            with contextlib.suppress(OSError):
-                (self._folder / name).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            self._folder.rmdir()
-
-    def __enter__(self) -> "Staged":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.discard()
-
-
-def save(model: Model, path: str | Path, external: bool | None = None) -> int:
-    """Write a model; gives the bytes written.
-
-    With `external` (default: only where a single file would pass 2 GB) the weights go to
-    PATH.data. Everything is written and synchronised first, then renamed. Raises OutputError.
-    """
-    with Staged(model, path, external) as staged:
-        staged.commit()
-        return staged.nbytes
-
-
-def check_place(path: str | Path) -> None:
-    """Raise OutputError early where a file cannot be put there."""
-    path = Path(path)
-    hint = "check that the folder exists, is writable and has room"
-    if path.is_dir():
-        raise OutputError("cannot be written: it is a folder", hint, str(path))
-    if not path.absolute().parent.is_dir():
-        raise OutputError("cannot be written: no such folder", hint, str(path))
-    if not os.access(path.absolute().parent, os.W_OK):
-        raise OutputError("cannot be written: the folder is read-only", hint, str(path))
-
-
-def copy(source: str | Path, path: str | Path) -> None:
-    """Copy a file beside its new place, then rename. Raises OutputError."""
-    path = Path(path)
-    hidden = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    with _explained(path):
-        try:
-            shutil.copyfile(source, hidden)
-            os.replace(hidden, path)
-        finally:
-            hidden.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        hint = "check that the folder exists, is writable and has room"
-        reason = error.strerror or str(error)
-        raise OutputError(f"cannot be written: {reason}", hint, str(path)) from None
-
-
-def _write(path: Path, parts: list[Piece], storage: Storage) -> None:
-    with open(path, "xb") as file:
-        for chunk in chunks(parts, storage):
-            file.write(chunk)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _externalise(proto: ModelProto, location: str) -> list[Piece]:
-    """Let all shells refer to one file; gives the pieces of that file."""
-    data: list[Piece] = []
-    at = 0
-    for tensor in _shells(proto):
-        blob = reference(tensor)
-        padding = -at % _ALIGNMENT if blob.length >= _MAPPED else 0
-        data += [bytes(padding), blob]
-        at += padding
-        del tensor.external_data[:]
-        refer(tensor, Blob(location, at, blob.length))
-        at += blob.length
-    return data
-
-
-def _shells(proto: ModelProto) -> list[TensorProto]:
-    found: list[TensorProto] = []
-    todo = [proto.graph]
-    nodes = [node for function in proto.functions for node in function.node]
-    while todo:
-        graph = todo.pop(0)
-        found += [t for t in graph.initializer if t.data_location == TensorProto.EXTERNAL]
-        nodes += graph.node
-        while nodes:
-            for attribute in nodes.pop(0).attribute:
-                tensors = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
-                found += [t for t in tensors if t.data_location == TensorProto.EXTERNAL]
-                todo += [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-    return found
+def is_external(model: Model) -> bool:
+    """Whether the model came with weights in files of their own."""
+    return len(model.storage.paths()) > 1

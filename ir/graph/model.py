@@ -262,6 +262,19 @@ class Model(Document):
         self.shell.ir_version = version
         self.edits += 1
 
+    def set_metadata(self, key: str, value: str | None) -> None:
+        """Set, replace or (None) remove one of the model's metadata_props."""
+        props = self.shell.metadata_props
+        place = next((at for at, entry in enumerate(props) if entry.key == key), None)
+        if value is None:
+            if place is not None:
+                del props[place]
+        elif place is None:
+            props.add(key=key, value=value)
+        else:
+            props[place].value = value
+        self.edits += 1
+
     def set_opset(self, domain: str, version: int) -> None:
         """Import an operator set in this version. Nodes are not rewritten: see `opset.raise_to`."""
         for entry in self.shell.opset_import:

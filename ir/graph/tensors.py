@@ -1,5 +1,6 @@
 """TensorProto to numpy and back, wherever the bytes are."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -7,11 +8,13 @@ import numpy.typing as npt
 from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
 
 from onnx_compress.ir.errors import InvalidError, UnsupportedError
-from onnx_compress.ir.graph.storage import THRESHOLD, Storage, shell
-from onnx_compress.ir.graph.wire import reference
+from onnx_compress.ir.graph.storage import PIECE, THRESHOLD, Storage, shell
+from onnx_compress.ir.graph.wire import Blob, refer, reference
 
 Array = npt.NDArray[Any]
 Tensor = TensorProto | SparseTensorProto
+
+_BEGINNING = 64  # bytes
 
 # bits per element of the types that share bytes
 _PACKED = {
@@ -101,6 +104,26 @@ def to_array(tensor: Tensor, storage: Storage) -> Array:
         ) from error
 
 
+def slices(tensor: Tensor, storage: Storage) -> Iterator[tuple[slice, Array]]:
+    """The values in bounded pieces along the first axis, with the place of each.
+
+    Only tensors that are kept elsewhere are read piece by piece. Raises InvalidError.
+    """
+    shape = dims(tensor)
+    small = isinstance(tensor, SparseTensorProto) or tensor.data_location != TensorProto.EXTERNAL
+    if small or not shape or tensor.data_type in _PACKED or nbytes(tensor) <= PIECE:
+        yield slice(0, shape[0] if shape else 1), to_array(tensor, storage)
+        return
+    blob = reference(tensor)
+    row = nbytes(tensor) // shape[0]
+    step = max(1, PIECE // row)
+    for start in range(0, shape[0], step):
+        stop = min(start + step, shape[0])
+        part = TensorProto(data_type=tensor.data_type, dims=(stop - start, *shape[1:]))
+        refer(part, Blob(blob.location, blob.offset + start * row, (stop - start) * row))
+        yield slice(start, stop), to_array(part, storage)
+
+
 def _dense(tensor: SparseTensorProto, storage: Storage) -> Array:
     values, indices = to_array(tensor.values, storage), to_array(tensor.indices, storage)
     flat = np.zeros(count(dims(tensor)), values.dtype)
@@ -110,16 +133,30 @@ def _dense(tensor: SparseTensorProto, storage: Storage) -> Array:
     return flat.reshape(dims(tensor))
 
 
+def beginning(tensor: Tensor, storage: Storage) -> bytes:
+    """The first bytes of a large tensor, to tell it from others; nothing of a small one."""
+    if isinstance(tensor, SparseTensorProto) or tensor.data_location != TensorProto.EXTERNAL:
+        return b""
+    blob = reference(tensor)
+    return storage.read(Blob(blob.location, blob.offset, min(blob.length, _BEGINNING))).tobytes()
+
+
 def from_array(array: Array, storage: Storage, like: Tensor | None = None) -> TensorProto:
     """A nameless tensor with these values; large ones go to scratch.
 
     Documentation and metadata are taken over from `like`.
     """
-    whole = numpy_helper.from_array(np.asarray(array, order="C"))
+    array = np.asarray(array, order="C")
+    blob = None
+    if array.nbytes >= THRESHOLD and array.dtype.kind in "fiu":  # of numpy: no bits are packed
+        whole = TensorProto(data_type=element_of(array.dtype), dims=array.shape)
+        blob = storage.append(array.reshape(-1).view(np.uint8))
+    else:
+        whole = numpy_helper.from_array(array)
+        if whole.HasField("raw_data") and len(whole.raw_data) >= THRESHOLD:
+            blob = storage.append(np.frombuffer(whole.raw_data, np.uint8))
     if isinstance(like, TensorProto):
         if like.HasField("doc_string"):
             whole.doc_string = like.doc_string
         whole.metadata_props.extend(like.metadata_props)
-    if not whole.HasField("raw_data") or len(whole.raw_data) < THRESHOLD:
-        return whole
-    return shell(whole, storage.append(np.frombuffer(whole.raw_data, np.uint8)))
+    return whole if blob is None else shell(whole, blob)

@@ -27,6 +27,7 @@ _INSIDE: dict[int, dict[int, int]] = {
 }
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 _DEEPEST = 100  # as protobuf itself
+LARGEST = (1 << 31) - 1  # bytes that protobuf can hold in one message
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 

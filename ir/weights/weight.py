@@ -12,7 +12,14 @@ from math import prod
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.tensors import Array, bits, dims, element_type, type_name
+from onnx_compress.ir.graph.tensors import (
+    Array,
+    bits,
+    dims,
+    element_type,
+    slices,
+    type_name,
+)
 from onnx_compress.ir.graph.view import Node, Value
 from onnx_compress.ir.weights.layout import Layout
 from onnx_compress.ir.weights.operators import OPERATORS, QUANTIZED
@@ -135,6 +142,13 @@ class Weight:
         if array is None:
             raise InvalidError("its tensor is gone", where=self.name)
         return array
+
+    def pieces(self) -> Iterator[tuple[slice, Array]]:
+        """The numbers in bounded pieces along the first axis, with the place of each."""
+        tensor = self.model.tensor(self.value)
+        if tensor is None:
+            raise InvalidError("its tensor is gone", where=self.name)
+        return slices(tensor, self.model.storage)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,13 @@
 """Equal constants:  W1 == W2  ->  W1 twice"""
 
-import hashlib
-
 from onnx_compress.ir.graph import Graph, Model
 from onnx_compress.ir.graph.dead import remove_unused
-from onnx_compress.ir.graph.tensors import Tensor, dims, element_type
+from onnx_compress.ir.graph.digests import digest
+from onnx_compress.ir.graph.tensors import Tensor, beginning, dims, element_type
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.passes.base import Entry, Report
 
-Key = tuple[int, tuple[int, ...]]
+Key = tuple[int, tuple[int, ...], bytes]
 
 
 def share_constants(model: Model) -> Report:
@@ -17,7 +16,8 @@ def share_constants(model: Model) -> Report:
     for graph in list(model.graphs()):
         alike: dict[Key, list[Value]] = {}
         for value, tensor in _constants(model, graph):
-            alike.setdefault((element_type(tensor), dims(tensor)), []).append(value)
+            key = (element_type(tensor), dims(tensor), beginning(tensor, model.storage))
+            alike.setdefault(key, []).append(value)
         for values in alike.values():
             if len(values) > 1:
                 changes += _merge(model, values)
@@ -35,14 +35,13 @@ def _constants(model: Model, graph: Graph) -> list[tuple[Value, Tensor]]:
 
 
 def _merge(model: Model, values: list[Value]) -> list[Entry]:
-    first: dict[bytes, Value] = {}
+    first: dict[str, Value] = {}
     changes: list[Entry] = []
     for value in values:
-        array = model.constant(value)
-        if array is None or array.dtype == object:
+        tensor = model.tensor(value)
+        if tensor is None:
             continue
-        digest = hashlib.sha256(array.tobytes()).digest()
-        kept = first.setdefault(digest, value)
+        kept = first.setdefault(digest(tensor, model.storage), value)
         if kept is not value:
             changes.append(Entry(value.name, f"equal to {kept.name}"))
             model.replace_uses(value, kept)

@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-import numpy as np
-
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.errors import InvalidError, UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset
@@ -23,9 +21,9 @@ from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Use, Weight, find_weights
 from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine, minimum_opset, spell_out
-from onnx_compress.kernels import affine as arithmetic
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
 from onnx_compress.passes.quant.readers import Choice
+from onnx_compress.passes.quant.rounding import round_to_nearest
 
 _NODE_BYTES = 70  # that a node or a small tensor takes in a file, its names aside
 _NODES = {"codec": 2, "gathered": 4, "dequantize": 2, "dynamic": 6}  # that a reader adds
@@ -121,15 +119,12 @@ class Quant(Pass):
         return 16 if self.bits == 16 or _short_rows(weight) else 8
 
     def _form(self, weight: Weight, readers: dict[Use, str], saturates: bool) -> Affine | Half | No:
-        array = weight.array()
-        if not np.isfinite(array).all():
-            return No("holds NaN or infinity")
         if self._bits(weight) == 16:
-            return Half.of(weight, array)
+            return Half.of(weight)
         # where products of bytes saturate, one bit less keeps the sum of two in range
         bits = 7 if saturates and "dynamic" in readers.values() else 8
-        scale = arithmetic.symmetric_scale(array, weight.channel_axes, bits)
-        return affine(weight, arithmetic.quantize(array, scale, bits), scale, readers)
+        rounded = round_to_nearest(weight, bits)
+        return rounded if isinstance(rounded, No) else affine(weight, *rounded, readers)
 
 
 def _short_rows(weight: Weight) -> bool:

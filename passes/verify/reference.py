@@ -5,43 +5,57 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
+
 from onnx_compress.ir.errors import CalibrationError, InvalidError
 from onnx_compress.ir.graph import Model
-from onnx_compress.ir.runtime import Feed, Session
+from onnx_compress.ir.runtime import Feed, Runner, open_session
 from onnx_compress.passes.verify.quality import Quality, Tally
 
 _STABLE = 1e-3  # relative difference of two equal runs
 
 
 class Reference:
-    """Outputs of the original, computed once and kept in a scratch file, not in memory."""
+    """Outputs of the original, computed once and kept in a scratch file, not in memory.
 
-    def __init__(self, session: Session, feeds: Sequence[Feed], drawn: bool = False) -> None:
+    `unjudged`: why, for each output of which nothing can be told: it is random, NaN or empty.
+    """
+
+    def __init__(self, session: Runner, feeds: Sequence[Feed], drawn: bool = False) -> None:
         """Run the original on the samples. Raises CalibrationError where it cannot.
 
         `drawn`: the samples are no real ones. Outputs then hardly vary, and what varies means
         little, so errors are not centred.
         """
-        self.feeds, self.drawn = feeds, drawn
+        self.feeds, self.drawn, self.threads = feeds, drawn, session.threads
         self.names = [port.name for port in session.outputs]
-        self.unstable: frozenset[str] = frozenset()  # outputs that differ between equal runs
+        self.unjudged: dict[str, str] = {}
         self._file = tempfile.TemporaryFile(prefix="onnx-compress-")  # noqa: SIM115
-        for number, feed in enumerate(feeds):
+        telling = [False] * len(self.names)
+        twice: list[Any] = []
+        runs = session.run_all([feeds[0], *feeds])  # the first one twice: is it random?
+        for number in range(-1, len(feeds)):
             try:
-                outputs = session.run(feed)
+                outputs = next(runs)
             except InvalidError as error:
                 hint = "check names, shapes and types of the data"
-                raise CalibrationError(error.message, hint, f"sample {number}") from None
-            pickle.dump(outputs, self._file, protocol=pickle.HIGHEST_PROTOCOL)
-            if number == 0:
-                self.unstable = self._differing(outputs, session.run(feed))
+                raise CalibrationError(error.message, hint, f"sample {max(number, 0)}") from None
+            if number <= 0:
+                twice.append(outputs)
+            if number >= 0:
+                pickle.dump(outputs, self._file, protocol=pickle.HIGHEST_PROTOCOL)
+                telling = [a or _tells(b) for a, b in zip(telling, outputs, strict=True)]
+        for name, tells in zip(self.names, telling, strict=True):
+            if not tells:
+                self.unjudged[name] = "is NaN, infinite or empty on every input"
+        for name in self._differing(*twice):
+            self.unjudged[name] = "differs between equal runs"
 
-    def _differing(self, first: list[Any], second: list[Any]) -> frozenset[str]:
+    def _differing(self, first: list[Any], second: list[Any]) -> list[str]:
         tallies = [Tally(name) for name in self.names]
         for tally, one, other in zip(tallies, first, second, strict=True):
             tally.add(one, other)
-        # sums of several threads may differ in the last digits
-        return frozenset(t.name for t in tallies if t.result().plain_error > _STABLE)
+        return [tally.name for tally in tallies if tally.result().plain_error > _STABLE]
 
     def outputs(self) -> Iterator[list[Any]]:
         """Outputs sample by sample."""
@@ -49,20 +63,35 @@ class Reference:
         for _ in self.feeds:
             yield pickle.load(self._file)
 
+    @property
+    def judges(self) -> bool:
+        """Whether anything can be told of a model by these samples."""
+        return len(self.unjudged) < len(self.names)
+
     def error(self, quality: Quality) -> float:
         """The one number that decides: see `max_error`."""
         return quality.plain_error if self.drawn else quality.error
 
-    def judge(self, model: Model | Session) -> Quality:
-        """Compare a model with the original; outputs that are random are left out.
+    def judge(self, model: Model | Runner) -> Quality:
+        """Compare a model with the original, by the outputs that can be judged.
 
         Raises InvalidError if it does not load or run.
         """
-        session = model if isinstance(model, Session) else Session(model)
+        session = open_session(model, self.threads) if isinstance(model, Model) else model
         tallies = [Tally(name) for name in self.names]
-        for feed, expected in zip(self.feeds, self.outputs(), strict=True):
-            for tally, r, y in zip(tallies, expected, session.run(feed), strict=True):
-                if tally.name not in self.unstable:
+        runs = session.run_all(self.feeds)
+        for expected, actual in zip(self.outputs(), runs, strict=True):
+            for tally, r, y in zip(tallies, expected, actual, strict=True):
+                if tally.name not in self.unjudged:
                     tally.add(r, y)
-        judged = (tally for tally in tallies if tally.name not in self.unstable)
+        judged = (tally for tally in tallies if tally.name not in self.unjudged)
         return Quality(tuple(tally.result() for tally in judged))
+
+
+def _tells(output: Any) -> bool:
+    """Whether an output has anything that can be compared."""
+    if not isinstance(output, np.ndarray):
+        return output is not None
+    if not np.issubdtype(output.dtype, np.floating):
+        return output.size > 0
+    return bool(np.isfinite(output).any())

@@ -15,7 +15,7 @@ import numpy as np
 from onnx_compress.ir.errors import CalibrationError, InvalidError
 from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.graph.tensors import dims
-from onnx_compress.ir.runtime import Feed, Port, Session
+from onnx_compress.ir.runtime import Feed, Port, Runner
 
 # sizes for the open dimensions after the first, by how many there are in an input
 _SIZES: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -29,7 +29,7 @@ _PASSED_ON = (
 )
 
 
-def draw(model: Model, session: Session, count: int, seed: int) -> list[Feed]:
+def draw(model: Model, session: Runner, count: int, seed: int) -> list[Feed]:
     """`count` inputs that the model accepts. Raises CalibrationError if none are found."""
     uses = {value.name: _use(model, value) for value in model.inputs()}
     last = "its inputs are not tensors of numbers"

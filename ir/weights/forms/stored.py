@@ -64,13 +64,15 @@ class Half(Coded):
         emit(self, weight)
 
     @staticmethod
-    def of(weight: Weight, array: Array) -> "Half | No":
+    def of(weight: Weight) -> "Half | No":
         """The nearest float16 numbers; `No` where they do not fit."""
-        if not (np.abs(array) <= LARGEST_HALF).all():
-            return No("holds values above 65504, NaN or infinity")
-        codes = array.astype(np.float16)
-        readers = Half.readers_of(weight)
-        return Half(codes, None, None, weight.element, str(array.dtype), readers)
+        codes = np.empty(weight.shape, np.float16)
+        for place, array in weight.pieces():
+            if not (np.abs(array) <= LARGEST_HALF).all():
+                return No("holds values above 65504, NaN or infinity")
+            codes[place] = array
+        dtype = str(np_dtype(weight.element))
+        return Half(codes, None, None, weight.element, dtype, Half.readers_of(weight))
 
     @staticmethod
     def readers_of(weight: Weight) -> dict[Use, str]:

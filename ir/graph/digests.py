@@ -1,0 +1,93 @@
+"""SHA-256 of stored tensors: kept in a file's metadata, they tell what was changed afterwards.
+
+    metadata_props["onnx_compress.sha256"] = {"/encoder/w": "9f86d0...", ..., "": "60303a..."}
+
+Each tensor of a kilobyte or more has its own, over `TYPE d0,d1,...` and a line feed, then its
+little-endian bytes as in `raw_data`. All smaller ones together have one, under the empty name.
+Tensors in bodies are called node/attribute/name.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+
+from onnx import SparseTensorProto, TensorProto, numpy_helper
+
+from onnx_compress.ir.graph import tensors
+from onnx_compress.ir.graph.document import Document
+from onnx_compress.ir.graph.model import Model
+from onnx_compress.ir.graph.storage import Storage
+from onnx_compress.ir.graph.tensors import Tensor
+from onnx_compress.ir.graph.view import Graph
+from onnx_compress.ir.graph.wire import reference
+
+KEY = "onnx_compress.sha256"
+_NAMED = 1024  # bytes of a tensor that has a digest of its own
+
+
+def digest(tensor: Tensor, storage: Storage) -> str:
+    """Of one tensor, in hexadecimal. Large ones are read in bounded pieces."""
+    kind = tensors.type_name(tensors.element_type(tensor))
+    found = hashlib.sha256(f"{kind} {','.join(map(str, tensor.dims))}\n".encode())
+    for chunk in _chunks(tensor, storage):
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def _chunks(tensor: Tensor, storage: Storage) -> Iterator[bytes | memoryview]:
+    if isinstance(tensor, SparseTensorProto):
+        for part in (tensor.values, tensor.indices):
+            yield from _chunks(part, storage)
+    elif tensor.data_location == TensorProto.EXTERNAL:
+        yield from (data.data for data in storage.stream(reference(tensor)))
+    elif tensor.data_type == TensorProto.STRING:
+        for text in tensor.string_data:
+            yield len(text).to_bytes(8, "little") + text
+    else:  # whichever field it is in
+        yield numpy_helper.from_array(tensors.to_array(tensor, storage)).raw_data
+
+
+def digests(model: Document) -> dict[str, str]:
+    """Of all tensors of a model."""
+    found: dict[str, str] = {}
+    small = hashlib.sha256()
+    for name, tensor in sorted(_stored(model, model.graph, ""), key=lambda entry: entry[0]):
+        if tensors.nbytes(tensor) >= _NAMED:
+            found[name] = digest(tensor, model.storage)
+        else:
+            small.update(f"{name}\n{digest(tensor, model.storage)}\n".encode())
+    return {**found, "": small.hexdigest()}
+
+
+def _stored(model: Document, graph: Graph, path: str) -> Iterator[tuple[str, Tensor]]:
+    made = [n.output for n in graph.nodes if n.op == "Constant" and n.outputs and n.outputs[0]]
+    for value in (*graph.initializers, *made):
+        tensor = value.tensor or model.tensor(value)
+        if tensor is not None:
+            yield path + value.name, tensor
+    for node in graph.nodes:
+        for attribute, body in node.bodies:
+            yield from _stored(model, body, f"{path}{node.name}/{attribute}/")
+
+
+def stamp(model: Model) -> None:
+    """Write the digests of all tensors into the metadata of a model."""
+    model.set_metadata(KEY, json.dumps(digests(model), separators=(",", ":"), sort_keys=True))
+
+
+def changed(model: Document) -> list[str]:
+    """Names of the tensors that are not as they were when the model was stamped; [] if it is not.
+
+    Those that are missing and those that are new are among them; the small ones are "".
+    """
+    props = {entry.key: entry.value for entry in model.shell.metadata_props}
+    try:
+        known = json.loads(props.get(KEY, "{}"))
+    except ValueError:
+        known = None
+    if not isinstance(known, dict):
+        return [KEY]
+    if not known:
+        return []
+    now = digests(model)
+    return sorted(name for name in {*known, *now} if known.get(name) != now.get(name))

@@ -1,0 +1,47 @@
+"""What sessions may take and may load, set once for a whole run."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from pathlib import Path
+
+WHOLE = 1 << 30  # bytes of weights up to which a model is run whole
+_SHARE = 16  # a piece of a larger model may take this share of that
+
+_whole: ContextVar[int] = ContextVar("bytes of a model that is run whole", default=WHOLE)
+_libraries: ContextVar[tuple[Path, ...]] = ContextVar("custom operators", default=())
+
+
+@contextlib.contextmanager
+def memory(whole: int) -> Iterator[None]:
+    """Run models whose weights take more than `whole` bytes in pieces of a sixteenth of that."""
+    token = _whole.set(whole)
+    try:
+        yield
+    finally:
+        _whole.reset(token)
+
+
+@contextlib.contextmanager
+def custom_operators(libraries: Sequence[Path]) -> Iterator[None]:
+    """Load these libraries of custom operators into every session. They are run, so trust them."""
+    token = _libraries.set(tuple(libraries))
+    try:
+        yield
+    finally:
+        _libraries.reset(token)
+
+
+def whole_bytes() -> int:
+    """Bytes of weights up to which a model is run whole."""
+    return _whole.get()
+
+
+def piece_bytes() -> int:
+    """Bytes of weights that are loaded at a time of a model that is not run whole."""
+    return max(_whole.get() // _SHARE, 1)
+
+
+def libraries() -> tuple[Path, ...]:
+    """The libraries of custom operators that the user trusts."""
+    return _libraries.get()

@@ -1,0 +1,160 @@
+"""One loaded model on the CPU.
+
+Small ones are loaded from memory, larger ones through a file in a temporary folder, with the
+weights beside it, so that no message passes 2 GB.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnx_compress.ir.errors import CompressError, InvalidError
+from onnx_compress.ir.graph import files
+from onnx_compress.ir.graph.model import Model
+from onnx_compress.ir.graph.staged import write_beside
+from onnx_compress.ir.graph.tensors import Array
+from onnx_compress.ir.runtime.limits import libraries
+
+Feed = Mapping[str, Array]
+
+_IN_MEMORY = 32 << 20  # bytes of a model that is handed over in memory
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+    **{f"tensor({s}int{b})": f"{s}int{b}" for s in ("", "u") for b in (8, 16, 32, 64)},
+}
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output as the runtime sees it. `shape`: int, name or None for each axis."""
+
+    name: str
+    dtype: np.dtype[Any] | None
+    shape: tuple[int | str | None, ...]
+
+
+class Session:
+    """A model in the runtime."""
+
+    def __init__(
+        self,
+        model: Model | Path,
+        threads: int = 1,
+        optimize: bool = True,
+        profile: Path | None = None,
+        mapped: bool = False,
+    ) -> None:
+        """Load a model. Raises InvalidError with the runtime's own words.
+
+        `threads`: how many samples are run at a time, each in one thread, so that sums do not
+        depend on it. `profile`: a folder to write what is run to, see `executed`. `mapped`: leave
+        external data in their file, as they are.
+        """
+        import onnxruntime
+
+        onnxruntime.set_default_logger_severity(4)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        options.enable_cpu_mem_arena = False  # the arena keeps the peak of loading for ever
+        if not optimize or mapped:
+            level = onnxruntime.GraphOptimizationLevel
+            options.graph_optimization_level = level.ORT_DISABLE_ALL
+        if mapped:
+            options.add_session_config_entry("session.disable_prepacking", "1")
+        if profile is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(profile / "profile")
+        self.threads = threads
+        try:
+            for library in libraries():
+                options.register_custom_ops_library(str(library))
+            self._session = _load(model, options)
+        except Exception as error:
+            if isinstance(error, OSError | MemoryError | CompressError):
+                raise
+            raise InvalidError(f"it does not load: {_reason(error)}", _hint(error)) from error
+        self.inputs = [_port(port) for port in self._session.get_inputs()]
+        self.outputs = [_port(port) for port in self._session.get_outputs()]
+
+    def run(self, feed: Feed) -> list[Any]:
+        """All outputs, in their order. Raises InvalidError with the runtime's own words."""
+        try:
+            results: list[Any] = self._session.run(None, dict(feed))
+        except Exception as error:
+            raise InvalidError(f"it does not run: {_reason(error)}") from error
+        return results
+
+    def run_all(self, feeds: Sequence[Feed]) -> Iterator[list[Any]]:
+        """Outputs sample by sample, in order."""
+        if self.threads == 1 or len(feeds) == 1:
+            yield from (self.run(feed) for feed in feeds)
+            return
+        with ThreadPoolExecutor(self.threads) as pool:
+            for start in range(0, len(feeds), self.threads):
+                yield from pool.map(self.run, feeds[start : start + self.threads])
+
+    def executed(self) -> list[tuple[str, str]]:
+        """Operator and name of every node that was run; needs a `profile`."""
+        events = json.loads(Path(self._session.end_profiling()).read_text(encoding="utf-8"))
+        suffix = "_kernel_time"
+        return [
+            (event.get("args", {}).get("op_name", ""), event["name"].removesuffix(suffix))
+            for event in events
+            if event.get("cat") == "Node" and event["name"].endswith(suffix)
+        ]
+
+
+def _load(model: Model | Path, options: Any) -> Any:
+    if isinstance(model, Path):
+        return _open(str(model), options)
+    if files.file_size(model) <= _IN_MEMORY:
+        return _open(files.to_bytes(model), options)
+    with tempfile.TemporaryDirectory(prefix="onnx-compress-") as folder:
+        return _open(str(write_beside(model, Path(folder))), options)
+
+
+def _open(source: str | bytes, options: Any) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(
+        source,
+        options,
+        providers=["CPUExecutionProvider"],
+        enable_fallback=0,  # it prints, and tries the same again
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error).replace("\n", " ")[:400]
+
+
+def _hint(error: Exception) -> str:
+    if "is not a registered function/op" in str(error):
+        return "if a library has this operator, give it with --custom-ops; only one that you trust"
+    return "ONNX Runtime refuses the model; see its message"
+
+
+def _port(port: Any) -> Port:
+    kind = _DTYPES.get(port.type)
+    shape = tuple(dim if isinstance(dim, int | str) else None for dim in port.shape or ())
+    return Port(port.name, np.dtype(kind) if kind else None, shape)
+
+
+def versions() -> dict[str, str]:
+    """Version of the runtime, for reports."""
+    import onnxruntime
+
+    return {"onnxruntime": onnxruntime.__version__}
