@@ -12,7 +12,13 @@ from dataclasses import dataclass, replace
 from math import sqrt
 from typing import ClassVar
 
-from onnx_compress.ir.errors import CompressError, OrderError, PassError, VerificationError
+from onnx_compress.ir.errors import (
+    CompressError,
+    OrderError,
+    OutputError,
+    PassError,
+    VerificationError,
+)
 from onnx_compress.ir.graph import Model, clone
 from onnx_compress.ir.graph.files import file_size
 from onnx_compress.ir.runtime import open_session
@@ -135,7 +141,7 @@ class _Runner:
         name, report, quality, failure = str(item), Report(), None, ""
         try:
             name, report, quality = self._choose(item, shares)
-        except MemoryError:
+        except (MemoryError, OutputError):  # no fault of the pass
             raise
         except Exception as error:  # passes may be anybody's
             failed = _named(error, item)

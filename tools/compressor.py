@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from onnx_compress import calibration as data
 from onnx_compress.finish import Checked, Finish
 from onnx_compress.ir.analysis import cost
 from onnx_compress.ir.errors import CalibrationError, LoadError, OptionError, QualityError
 from onnx_compress.ir.graph import Model, clone, digests, files, kinds, staged
-from onnx_compress.ir.runtime import Feed, Runner, limits, open_session, versions
+from onnx_compress.ir.runtime import Feed, Runner, fits, limits, open_session, versions
 from onnx_compress.passes import Context, Event, Outcome, Pipeline
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.base import ignore
@@ -75,6 +77,7 @@ def compress(
     if out is not None:
         staged.check_place(out)
     with ExitStack() as stack:
+        stack.enter_context(np.errstate(all="ignore"))  # NaN is looked for where it matters
         stack.enter_context(limits.custom_operators(_libraries(custom_ops)))
         if memory is not None:
             stack.enter_context(limits.memory(memory))
@@ -222,6 +225,8 @@ def _about_the_input(model: Model, reference: Reference) -> list[str]:
     if touched:
         others = f" and {len(touched) - 1} more" if len(touched) > 1 else ""
         found.append(f"weights were changed after this tool wrote them: {touched[0]}{others}")
+    if not fits(model):
+        found.append("run in pieces, which --memory bounds: its speed was not measured")
     if reference.drawn:
         found.append("no data given: judged on drawn inputs; give real ones with --calib")
     return found

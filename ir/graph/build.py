@@ -5,9 +5,8 @@ is an ordinary use of the outer value, and the nodes around the body count it.
 """
 
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-from google.protobuf.message import Message
 from onnx import (
     AttributeProto,
     FunctionProto,
@@ -18,6 +17,7 @@ from onnx import (
 )
 
 from onnx_compress.ir.errors import InvalidError, LoadError
+from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.graph.storage import Storage
 from onnx_compress.ir.graph.view import Graph, Node, Value, has_body
 
@@ -31,24 +31,6 @@ _BUILT = {
     "quantization_annotation",
 }
 _DEEPEST = 64  # bodies in bodies; ONNX Runtime gives up earlier
-
-
-M = TypeVar("M", bound=Message)
-
-
-def without(proto: M, fields: set[str]) -> M:
-    """A copy of a message without some fields; what is left out is never copied."""
-    out: M = type(proto)()
-    for field, value in proto.ListFields():
-        if field.name in fields:
-            continue
-        if field.is_repeated:
-            getattr(out, field.name).extend(value)
-        elif field.message_type is not None:
-            getattr(out, field.name).CopyFrom(value)
-        else:
-            setattr(out, field.name, value)
-    return out
 
 
 class Builder:

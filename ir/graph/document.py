@@ -7,8 +7,9 @@ import numpy as np
 from onnx import ModelProto, SparseTensorProto, TensorProto, numpy_helper
 
 from onnx_compress.ir.graph import tensors
-from onnx_compress.ir.graph.build import Builder, without
+from onnx_compress.ir.graph.build import Builder
 from onnx_compress.ir.graph.export import skeleton
+from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.graph.storage import Storage
 from onnx_compress.ir.graph.tensors import Array, Tensor
 from onnx_compress.ir.graph.view import Graph, Node, Value

@@ -12,8 +12,9 @@ from onnx import NodeProto, helper
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import tensors
-from onnx_compress.ir.graph.build import add_exit, add_use, drop_exit, drop_use, without
+from onnx_compress.ir.graph.build import add_exit, add_use, drop_exit, drop_use
 from onnx_compress.ir.graph.document import DEFAULT_DOMAINS, Document
+from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.graph.tensors import Array, Tensor
 from onnx_compress.ir.graph.view import Graph, Node, Value
 
@@ -81,17 +82,20 @@ class Model(Document):
         """
         if old is new:
             return
-        for node, slot in list(old.uses):
-            if only is None or only(node):
-                self.set_input(node, slot, new)
+        moved = [(node, slot) for node, slot in old.uses if only is None or only(node)]
+        for node, _ in moved:  # all or nothing
+            if not new.graph.encloses(node.graph):
+                raise InvalidError(f"{new.name!r} cannot be seen there", where=node.name)
+        if only is None and self.graph in old.exits and old.is_input:
+            raise InvalidError("it is an input that is given out", where=old.name)
+        for node, slot in moved:
+            self.set_input(node, slot, new)
         if only is None:
             for graph in list(old.exits):
                 self._replace_exit(graph, old, new)
 
     def _replace_exit(self, graph: Graph, old: Value, new: Value) -> None:
         named = graph is self.graph
-        if named and old.is_input:
-            raise InvalidError("it is an input that is given out", where=old.name)
         local = new.graph is graph and new.producer is not None
         # a body may have an input of the name that `new` would take, and then not see `new`
         hidden = named and any(node.graph is not graph for node, _ in new.uses)

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from onnx import ModelProto
 
 from onnx_compress.ir.graph import tensors
-from onnx_compress.ir.graph.build import without
 from onnx_compress.ir.graph.document import Document
 from onnx_compress.ir.graph.export import add_function, add_initializer, add_node
 from onnx_compress.ir.graph.fixed import fixed_nodes
+from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.tensors import Tensor
 from onnx_compress.ir.graph.view import Node, Value
@@ -131,6 +131,8 @@ def _parts(model: Document, place: dict[Node, int], fixed: set[Node], count: int
         made = [v for node in nodes for v in node.outputs if v is not None]
         gives = tuple(v for v in made if needed.get(v, -1) > at)
         last = tuple(v for v in reads[at] if needed[v] == at)
+        if not gives:
+            continue  # nothing needs it
         parts.append(Part((*own, *nodes), tuple(reads[at]), gives, last))
     return parts
 

@@ -5,6 +5,7 @@ storage, an offset and a length. Copies of a model share one Storage. Nothing in
 overwritten (the scratch file only grows), so a copy taken earlier stays valid.
 """
 
+import contextlib
 import os
 import secrets
 import stat
@@ -18,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from onnx_compress.ir.errors import LoadError, UnsupportedError
+from onnx_compress.ir.errors import LoadError, OutputError, UnsupportedError
+from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.graph.wire import Blob, refer, reference
 
 THRESHOLD = 4096  # bytes; smaller tensors stay in the proto
@@ -61,6 +63,8 @@ class Storage:
             return shell(tensor, self._external(tensor, folder))
         # the length is asked of the proto as a whole: reading raw_data would copy it
         if not tensor.HasField("raw_data") or tensor.ByteSize() < THRESHOLD:
+            return None
+        if tensor.HasField("data_location"):  # said although it is the default: kept so
             return None
         length = len(tensor.raw_data)
         return shell(tensor, Blob(self._keep(tensor), 0, length))
@@ -118,7 +122,7 @@ class Storage:
 
     def append(self, data: Bytes) -> Blob:
         """Put bytes into the scratch file, which goes when the process does."""
-        with self._lock:
+        with self._lock, scratch():
             if self._scratch is None:
                 file = tempfile.TemporaryFile(prefix="onnx-compress-", buffering=0)  # noqa: SIM115
                 self._scratch = self._keep(file)
@@ -156,13 +160,20 @@ class Storage:
             yield self.read(Blob(blob.location, blob.offset + start, length))
 
 
+@contextlib.contextmanager
+def scratch() -> Iterator[None]:
+    """Around work with temporary files: OutputError where it fails."""
+    try:
+        yield
+    except OSError as error:
+        what = f"temporary files cannot be written: {error.strerror or error}"
+        hint = "make room there, or set TMPDIR to another folder"
+        raise OutputError(what, hint, tempfile.gettempdir()) from None
+
+
 def shell(tensor: TensorProto, blob: Blob | None) -> TensorProto:
     """A copy of a tensor without its data, referring to `blob` if given."""
-    out = TensorProto(data_type=tensor.data_type, dims=tensor.dims)
-    for field in ("name", "doc_string"):  # present or not is part of the file
-        if tensor.HasField(field):
-            setattr(out, field, getattr(tensor, field))
-    out.metadata_props.extend(tensor.metadata_props)
+    out = without(tensor, {"raw_data", "external_data", "data_location"})
     if tensor.HasField("segment"):
         raise UnsupportedError("tensors in segments", "no known exporter writes them", tensor.name)
     if blob is not None:

@@ -28,7 +28,7 @@ _INSIDE: dict[int, dict[int, int]] = {
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 _DEEPEST = 100  # as protobuf itself
 LARGEST = (1 << 31) - 1  # bytes that protobuf can hold in one message
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)  # wire types
 
 
 class WireError(ValueError):
@@ -76,7 +76,8 @@ def _varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
     raise WireError(f"unfinished number at byte {at}")
 
 
-def _encoded(value: int) -> bytes:
+def encoded(value: int) -> bytes:
+    """A number as protobuf writes it."""
     out = bytearray()
     while value > 127:
         out.append(value & 127 | 128)
@@ -91,14 +92,14 @@ def _fields(data: memoryview, at: int, end: int) -> Iterator[tuple[int, int, int
         key_at = at
         key, at = _varint(data, at, end)
         wire = key & 7
-        if wire == _VARINT:
+        if wire == VARINT:
             start = at
             _, at = _varint(data, at, end)
-        elif wire == _BYTES:
+        elif wire == BYTES:
             length, start = _varint(data, at, end)
             at = start + length
-        elif wire in (_FIXED32, _FIXED64):
-            start, at = at, at + (4 if wire == _FIXED32 else 8)
+        elif wire in (FIXED32, FIXED64):
+            start, at = at, at + (4 if wire == FIXED32 else 8)
         else:
             raise WireError(f"wire type {wire} at byte {key_at}")
         if at > end:
@@ -127,11 +128,11 @@ class _Rewriter:
         kept = start
         for number, wire, key_at, at, stop in _fields(self.data, start, end):
             inside = _INSIDE[kind].get(number)
-            if inside is None or wire != _BYTES or not self.wanted(at, stop):
+            if inside is None or wire != BYTES or not self.wanted(at, stop):
                 continue
             new = self.message(at, stop, inside, depth + 1)
             pieces.append(self.data[kept:key_at])
-            pieces.append(_encoded(number << 3 | _BYTES) + _encoded(size(new)))
+            pieces.append(encoded(number << 3 | BYTES) + encoded(size(new)))
             pieces += new
             kept = stop
         pieces.append(self.data[kept:end])
@@ -174,7 +175,7 @@ class _Splice(_Rewriter):
             for number, _, key_at, _, stop in _fields(self.data, start, end)
             if number not in (_EXTERNAL_DATA, _DATA_LOCATION)
         ]
-        return [*pieces, _encoded(_RAW_DATA << 3 | _BYTES) + _encoded(blob.length), blob]
+        return [*pieces, encoded(_RAW_DATA << 3 | BYTES) + encoded(blob.length), blob]
 
 
 def size(pieces: list[Piece]) -> int:

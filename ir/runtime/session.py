@@ -16,8 +16,9 @@ import numpy as np
 
 from onnx_compress.ir.errors import CompressError, InvalidError
 from onnx_compress.ir.graph import files
+from onnx_compress.ir.graph.external import write_beside
 from onnx_compress.ir.graph.model import Model
-from onnx_compress.ir.graph.staged import write_beside
+from onnx_compress.ir.graph.storage import scratch
 from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.runtime.limits import libraries
 
@@ -82,12 +83,12 @@ class Session:
             for library in libraries():
                 options.register_custom_ops_library(str(library))
             self._session = _load(model, options)
+            self.inputs = [_port(port) for port in self._session.get_inputs()]
+            self.outputs = [_port(port) for port in self._session.get_outputs()]
         except Exception as error:
             if isinstance(error, OSError | MemoryError | CompressError):
                 raise
             raise InvalidError(f"it does not load: {_reason(error)}", _hint(error)) from error
-        self.inputs = [_port(port) for port in self._session.get_inputs()]
-        self.outputs = [_port(port) for port in self._session.get_outputs()]
 
     def run(self, feed: Feed) -> list[Any]:
         """All outputs, in their order. Raises InvalidError with the runtime's own words."""
@@ -122,7 +123,7 @@ def _load(model: Model | Path, options: Any) -> Any:
         return _open(str(model), options)
     if files.file_size(model) <= _IN_MEMORY:
         return _open(files.to_bytes(model), options)
-    with tempfile.TemporaryDirectory(prefix="onnx-compress-") as folder:
+    with scratch(), tempfile.TemporaryDirectory(prefix="onnx-compress-") as folder:
         return _open(str(write_beside(model, Path(folder))), options)
 
 

@@ -39,17 +39,19 @@ def _ranked(rank: int, read: Read) -> Read:
 
 
 def _conv(node: Node, shape: Shape) -> Layout | No:
-    groups = node.attribute("group", 1)
-    if shape[0] % groups:
-        return No(f"{shape[0]} channels in {groups} groups")
-    return rows_first(shape, groups)
+    groups = _groups(node, shape)
+    return groups if isinstance(groups, No) else rows_first(shape, groups)
 
 
 def _conv_transpose(node: Node, shape: Shape) -> Layout | No:
-    groups = node.attribute("group", 1)
-    if shape[0] % groups:
-        return No(f"{shape[0]} channels in {groups} groups")
-    return transposed_convolution(shape, groups)
+    groups = _groups(node, shape)
+    return groups if isinstance(groups, No) else transposed_convolution(shape, groups)
+
+
+def _groups(node: Node, shape: Shape) -> int | No:
+    groups: int = node.attribute("group", 1)
+    fine = groups > 0 and shape[0] % groups == 0
+    return groups if fine else No(f"{shape[0]} channels in {groups} groups")
 
 
 def _gemm_a(node: Node, shape: Shape) -> Layout | No:

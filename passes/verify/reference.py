@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx_compress.ir.errors import CalibrationError, InvalidError
 from onnx_compress.ir.graph import Model
+from onnx_compress.ir.graph.storage import scratch
 from onnx_compress.ir.runtime import Feed, Runner, open_session
 from onnx_compress.passes.verify.quality import Quality, Tally
 
@@ -30,7 +31,8 @@ class Reference:
         self.feeds, self.drawn, self.threads = feeds, drawn, session.threads
         self.names = [port.name for port in session.outputs]
         self.unjudged: dict[str, str] = {}
-        self._file = tempfile.TemporaryFile(prefix="onnx-compress-")  # noqa: SIM115
+        with scratch():
+            self._file = tempfile.TemporaryFile(prefix="onnx-compress-")  # noqa: SIM115
         telling = [False] * len(self.names)
         twice: list[Any] = []
         runs = session.run_all([feeds[0], *feeds])  # the first one twice: is it random?
@@ -43,7 +45,9 @@ class Reference:
             if number <= 0:
                 twice.append(outputs)
             if number >= 0:
-                pickle.dump(outputs, self._file, protocol=pickle.HIGHEST_PROTOCOL)
+                with scratch():
+                    pickle.dump(outputs, self._file, protocol=pickle.HIGHEST_PROTOCOL)
+                    self._file.flush()
                 telling = [a or _tells(b) for a, b in zip(telling, outputs, strict=True)]
         for name, tells in zip(self.names, telling, strict=True):
             if not tells:
