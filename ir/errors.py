@@ -66,6 +66,10 @@ class InvalidError(ModelError):
     """A graph that breaks the rules of ONNX, or an edit that would make it do so."""
 
 
+class TooLongError(InvalidError):
+    """A model that does not end a run within the time it may take."""
+
+
 class UnsupportedError(ModelError):
     """A valid model that cannot be handled."""
 

@@ -52,6 +52,12 @@ def parser() -> argparse.ArgumentParser:
         help="run a model with more weights than this in pieces: 500MB; default: 1GB",
     )
     out.add_argument(
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="longest that one run of the model may take; default: 600",
+    )
+    out.add_argument(
         "--custom-ops",
         type=Path,
         action="append",
@@ -117,6 +123,7 @@ def _run(options: argparse.Namespace) -> int:
             threads=options.threads,
             keep_going=options.keep_going,
             memory=options.memory,
+            timeout=options.timeout,
             custom_ops=options.custom_ops,
             on_event=listen,
         )

@@ -54,6 +54,7 @@ def compress(
     threads: int | None = None,
     keep_going: bool = False,
     memory: int | None = None,
+    timeout: float | None = None,
     custom_ops: Sequence[str | Path] = (),
     measure: bool = True,
     on_event: Callable[[Event], None] = ignore,
@@ -67,13 +68,14 @@ def compress(
     QualityError raised where the result exceeds it. `target`: a shipped target or a TOML file;
     by default that of this processor. `fold`: exact clean-up first. `keep_going`: leave out
     passes that fail. `memory`: bytes of weights up to which a model is run whole; larger ones are
-    run in pieces. `custom_ops`: libraries of operators that the model needs; they are loaded and
-    run, so give only what you trust. `measure`: time the result against the original.
+    run in pieces. `timeout`: seconds that one run may take. `custom_ops`: libraries of operators
+    that the model needs; they are loaded and run, so give only what you trust. `measure`: time
+    the result against the original.
 
     The result's model is of the kind given (for a path: the path written, or a ModelProto if
     there is no `out`). Raises the errors of `onnx_compress.ir.errors`.
     """
-    _check_numbers(max_error, threads, seed, memory)
+    _check_numbers(max_error, threads, seed, memory, timeout)
     if out is not None:
         staged.check_place(out)
     with ExitStack() as stack:
@@ -81,6 +83,8 @@ def compress(
         stack.enter_context(limits.custom_operators(_libraries(custom_ops)))
         if memory is not None:
             stack.enter_context(limits.memory(memory))
+        if timeout is not None:
+            stack.enter_context(limits.timeout(timeout))
         run = _Run(
             model,
             Pipeline.parse(passes, fold) if isinstance(passes, str) else passes,
@@ -176,12 +180,15 @@ class _Run:
         return finish.copied(copied, self.out) if copied else finish.written(final, self.out)
 
 
-def _check_numbers(max_error: float, threads: int | None, seed: int, memory: int | None) -> None:
+def _check_numbers(
+    max_error: float, threads: int | None, seed: int, memory: int | None, timeout: float | None
+) -> None:
     for name, value, fine in (
         ("max-error", max_error, max_error >= 0),  # not a number is not fine
         ("threads", threads, threads is None or threads >= 1),
         ("seed", seed, seed >= 0),
         ("memory", memory, memory is None or memory >= 1),
+        ("timeout", timeout, timeout is None or timeout > 0),
     ):
         if not fine:
             raise OptionError(f"--{name} cannot be {value}", "see onnx-compress --help")

@@ -6,9 +6,11 @@ from contextvars import ContextVar
 from pathlib import Path
 
 WHOLE = 1 << 30  # bytes of weights up to which a model is run whole
+SECONDS = 600.0  # that one run of a model on one sample may take
 _SHARE = 16  # a piece of a larger model may take this share of that
 
 _whole: ContextVar[int] = ContextVar("bytes of a model that is run whole", default=WHOLE)
+_seconds: ContextVar[float] = ContextVar("seconds that one run may take", default=SECONDS)
 _libraries: ContextVar[tuple[Path, ...]] = ContextVar("custom operators", default=())
 
 
@@ -20,6 +22,16 @@ def memory(whole: int) -> Iterator[None]:
         yield
     finally:
         _whole.reset(token)
+
+
+@contextlib.contextmanager
+def timeout(seconds: float) -> Iterator[None]:
+    """End runs of a model that take longer: some never end by themselves."""
+    token = _seconds.set(seconds)
+    try:
+        yield
+    finally:
+        _seconds.reset(token)
 
 
 @contextlib.contextmanager
@@ -40,6 +52,11 @@ def whole_bytes() -> int:
 def piece_bytes() -> int:
     """Bytes of weights that are loaded at a time of a model that is not run whole."""
     return max(_whole.get() // _SHARE, 1)
+
+
+def run_seconds() -> float:
+    """Seconds that one run may take."""
+    return _seconds.get()
 
 
 def libraries() -> tuple[Path, ...]:

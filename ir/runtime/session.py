@@ -7,23 +7,25 @@ weights beside it, so that no message passes 2 GB.
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
 
-from onnx_compress.ir.errors import CompressError, InvalidError
+from onnx_compress.ir.errors import CompressError, InvalidError, TooLongError
 from onnx_compress.ir.graph import files
 from onnx_compress.ir.graph.external import write_beside
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import scratch
 from onnx_compress.ir.graph.tensors import Array
-from onnx_compress.ir.runtime.limits import libraries
+from onnx_compress.ir.runtime.limits import libraries, run_seconds
 
 Feed = Mapping[str, Array]
 
+_GRACE = 10.0  # seconds that a run which was told to end is waited for
 _IN_MEMORY = 32 << 20  # bytes of a model that is handed over in memory
 
 _DTYPES = {
@@ -78,7 +80,7 @@ class Session:
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile / "profile")
-        self.threads = threads
+        self.threads, self.seconds = threads, run_seconds()
         try:
             for library in libraries():
                 options.register_custom_ops_library(str(library))
@@ -92,20 +94,29 @@ class Session:
 
     def run(self, feed: Feed) -> list[Any]:
         """All outputs, in their order. Raises InvalidError with the runtime's own words."""
+        return next(self.run_all([feed]))
+
+    def run_all(self, feeds: Sequence[Feed]) -> Iterator[list[Any]]:
+        """Outputs sample by sample, in order. Raises like `run`, also where a run takes too long.
+
+        Runs are on threads of their own, so that Ctrl-C ends them.
+        """
+        for start in range(0, len(feeds), self.threads):
+            jobs = [_Job(self, feed) for feed in feeds[start : start + self.threads]]
+            try:
+                for job in jobs:
+                    yield job.outputs()
+            finally:
+                for job in jobs:
+                    job.end()
+
+    def call(self, feed: Feed, options: Any = None) -> list[Any]:
+        """Like `run`, on this thread and whatever the time: to be timed."""
         try:
-            results: list[Any] = self._session.run(None, dict(feed))
+            results: list[Any] = self._session.run(None, dict(feed), options)
         except Exception as error:
             raise InvalidError(f"it does not run: {_reason(error)}") from error
         return results
-
-    def run_all(self, feeds: Sequence[Feed]) -> Iterator[list[Any]]:
-        """Outputs sample by sample, in order."""
-        if self.threads == 1 or len(feeds) == 1:
-            yield from (self.run(feed) for feed in feeds)
-            return
-        with ThreadPoolExecutor(self.threads) as pool:
-            for start in range(0, len(feeds), self.threads):
-                yield from pool.map(self.run, feeds[start : start + self.threads])
 
     def executed(self) -> list[tuple[str, str]]:
         """Operator and name of every node that was run; needs a `profile`."""
@@ -116,6 +127,39 @@ class Session:
             for event in events
             if event.get("cat") == "Node" and event["name"].endswith(suffix)
         ]
+
+
+class _Job:
+    """One run on a thread of its own."""
+
+    def __init__(self, session: Session, feed: Feed) -> None:
+        import onnxruntime
+
+        self._options = onnxruntime.RunOptions()
+        self._seconds = session.seconds
+        self._future: Future[list[Any]] = Future()
+        arguments = (self._future, session, feed, self._options)
+        self._thread = Thread(target=_run, args=arguments, daemon=True)
+        self._thread.start()
+
+    def outputs(self) -> list[Any]:
+        try:
+            return self._future.result(self._seconds)
+        except TimeoutError:
+            hint = "give it more with --timeout SECONDS"
+            raise TooLongError(f"it does not end a run in {self._seconds:g} s", hint) from None
+
+    def end(self) -> None:
+        """Stop it if it still runs: before the next node, that is."""
+        self._options.terminate = True
+        self._thread.join(_GRACE)
+
+
+def _run(future: "Future[list[Any]]", session: Session, feed: Feed, options: Any) -> None:
+    try:
+        future.set_result(session.call(feed, options))
+    except BaseException as error:  # also MemoryError: whoever waits must hear of it
+        future.set_exception(error)
 
 
 def _load(model: Model | Path, options: Any) -> Any:

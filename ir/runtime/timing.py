@@ -38,7 +38,7 @@ def compare_speed(
         took = []
         for session in sessions:
             start = time.perf_counter()
-            session.run(feed)
+            session.call(feed)
             took.append(time.perf_counter() - start)
         rounds.append(took)
     table = np.array(rounds)

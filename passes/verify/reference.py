@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_compress.ir.errors import CalibrationError, InvalidError
+from onnx_compress.ir.errors import CalibrationError, InvalidError, TooLongError
 from onnx_compress.ir.graph import Model
 from onnx_compress.ir.graph.storage import scratch
 from onnx_compress.ir.runtime import Feed, Runner, open_session
@@ -39,6 +39,8 @@ class Reference:
         for number in range(-1, len(feeds)):
             try:
                 outputs = next(runs)
+            except TooLongError:
+                raise
             except InvalidError as error:
                 hint = "check names, shapes and types of the data"
                 raise CalibrationError(error.message, hint, f"sample {max(number, 0)}") from None

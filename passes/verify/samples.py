@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from onnx_compress.ir.errors import CalibrationError, InvalidError
+from onnx_compress.ir.errors import CalibrationError, InvalidError, TooLongError
 from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.graph.tensors import dims
 from onnx_compress.ir.runtime import Feed, Port, Runner
@@ -47,6 +47,8 @@ def draw(model: Model, session: Runner, count: int, seed: int) -> list[Feed]:
             break
         try:
             session.run(feeds[0])
+        except TooLongError:
+            raise
         except InvalidError as error:
             last = error.message
             continue
