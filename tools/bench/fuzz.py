@@ -55,7 +55,7 @@ def _weights(model: Model) -> Iterator[tuple[int, int]]:
         for value in (*graph.initializers, *made):
             tensor = model.tensor(value)
             if tensor is not None and getattr(tensor, "data_location", 0) == 1:
-                blob = reference(tensor)  # type: ignore[arg-type]
+                blob = reference(tensor)
                 yield blob.offset, blob.offset + blob.length
 
 
