@@ -1,7 +1,7 @@
 """The command:  onnx-compress in.onnx out.onnx --passes prune,quant --calib data.npz
 
 Exit codes: 0 written; 1 unexpected; 2 wrong command or passes; 3 the model; 4 a pass failed;
-5 the calibration data; 6 the result is worse than --max-error; 7 cannot be written;
+5 the calibration data; 6 the result is worse than --max-error, or cannot be judged; 7 cannot be written;
 130 interrupted. Errors are two lines on standard error: what is wrong, and what to do.
 """
 
