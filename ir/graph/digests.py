@@ -1,12 +1,13 @@
 """SHA-256 of stored tensors: kept in a file's metadata, they tell what was changed afterwards.
 
-    metadata_props["onnx_compress.sha256"] = {"/encoder/w": "9f86d0...", ..., "": "60303a..."}
+    metadata_props["onnx_compress.sha256"] = {"/encoder/w": "n4bQgYhM...", ..., "": "47DEQpj8..."}
 
-Each tensor of a kilobyte or more has its own, over `TYPE d0,d1,...` and a line feed, then its
+in base64 without padding. Each tensor of a kilobyte or more has its own, over `TYPE d0,d1,...` and a line feed, then its
 little-endian bytes as in `raw_data`. All smaller ones together have one, under the empty name.
-Tensors in bodies are called node/attribute/name.
+Tensors in bodies are called node/attribute/name, those of functions domain:function:overload/name.
 """
 
+import base64
 import hashlib
 import json
 from collections.abc import Iterator
@@ -26,12 +27,16 @@ _NAMED = 1024  # bytes of a tensor that has a digest of its own
 
 
 def digest(tensor: Tensor, storage: Storage) -> str:
-    """Of one tensor, in hexadecimal. Large ones are read in bounded pieces."""
+    """Of one tensor. Large ones are read in bounded pieces."""
     kind = tensors.type_name(tensors.element_type(tensor))
     found = hashlib.sha256(f"{kind} {','.join(map(str, tensor.dims))}\n".encode())
     for chunk in _chunks(tensor, storage):
         found.update(chunk)
-    return found.hexdigest()
+    return _text(found.digest())
+
+
+def _text(digest: bytes) -> str:
+    return base64.b64encode(digest).decode().rstrip("=")
 
 
 def _chunks(tensor: Tensor, storage: Storage) -> Iterator[bytes | memoryview]:
@@ -51,12 +56,17 @@ def digests(model: Document) -> dict[str, str]:
     """Of all tensors of a model."""
     found: dict[str, str] = {}
     small = hashlib.sha256()
-    for name, tensor in sorted(_stored(model, model.graph, ""), key=lambda entry: entry[0]):
+    stored = list(_stored(model, model.graph, ""))
+    for function in model.functions:
+        shell = function.proto
+        path = f"{shell.domain}:{shell.name}:{shell.overload}/"
+        stored += _stored(model, function, path)
+    for name, tensor in sorted(stored, key=lambda entry: entry[0]):
         if tensors.nbytes(tensor) >= _NAMED:
             found[name] = digest(tensor, model.storage)
         else:
             small.update(f"{name}\n{digest(tensor, model.storage)}\n".encode())
-    return {**found, "": small.hexdigest()}
+    return {**found, "": _text(small.digest())}
 
 
 def _stored(model: Document, graph: Graph, path: str) -> Iterator[tuple[str, Tensor]]:
