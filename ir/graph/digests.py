@@ -2,9 +2,10 @@
 
     metadata_props["onnx_compress.sha256"] = {"/encoder/w": "n4bQgYhM...", ..., "": "47DEQpj8..."}
 
-in base64 without padding. Each tensor of a kilobyte or more has its own, over `TYPE d0,d1,...` and a line feed, then its
-little-endian bytes as in `raw_data`. All smaller ones together have one, under the empty name.
-Tensors in bodies are called node/attribute/name, those of functions domain:function:overload/name.
+in base64 without padding. Each tensor of a kilobyte or more has its own, over `TYPE d0,d1,...` and
+a line feed, then its little-endian bytes as in `raw_data`. All smaller ones together have one,
+under the empty name. Tensors in bodies are called node/attribute/name, those of functions
+domain:function:overload/name.
 """
 
 import base64
