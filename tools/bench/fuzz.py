@@ -19,6 +19,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from onnx_compress import cli
@@ -163,8 +164,8 @@ def run(
 
 def _import_all() -> None:
     """What the command imports when first needed is imported once, not in every child."""
-    import onnxruntime  # noqa: F401
-    import rich.console  # noqa: F401
+    for name in ("llvmlite.binding", "onnx.reference", "onnxruntime", "rich.console"):
+        import_module(name)
 
 
 def main() -> None:
