@@ -150,7 +150,7 @@ class _Runner:
             failure = failed.message
         after = file_size(self.model)
         seconds = time.perf_counter() - start
-        measured = self.reference.error(quality) if quality is not None else None
+        measured = self.reference.error(quality) if quality and quality.outputs else None
         self.stages.append(Stage(name, report, before, after, quality, measured, seconds, failure))
 
     def _exact(self, quality: Quality, error: float) -> str:

@@ -76,10 +76,11 @@ def test_bad_references_are_load_errors(tmp_path, keys):
         load(external(tmp_path, **keys))
 
 
-def test_a_reference_to_the_wrong_place_is_found_when_it_is_read(tmp_path):
-    view = load(external(tmp_path, offset=1))
-    with pytest.raises(InvalidError, match="do not fit"):
-        view.constant(*view.graph.initializers)
+def test_a_reference_to_the_wrong_place_is_found(tmp_path):
+    with pytest.raises(LoadError, match="ends before"):
+        load(external(tmp_path, offset=1))
+    with pytest.raises(InvalidError, match="bytes of data where"):
+        load(external(tmp_path, length=16))
 
 
 def test_data_outside_the_folder_are_refused(tmp_path):

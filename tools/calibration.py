@@ -164,13 +164,9 @@ def _checked(samples: Samples, ports: Sequence[Port]) -> Samples:
 
 def _fits(array: Any, port: Port, index: int) -> None:
     where = f"{port.name}, sample {index}"
-    if port.dtype is not None and port.dtype != object and array.dtype != port.dtype:
-        raise CalibrationError(f"{array.dtype} given", _shape_hint(port), where)
-    fixed = [
-        isinstance(dim, int) and dim > 0 and dim != size
-        for dim, size in zip(port.shape, array.shape, strict=False)
-    ]
-    if len(array.shape) != len(port.shape) or any(fixed):
-        raise CalibrationError(f"shape {list(array.shape)} given", _shape_hint(port), where)
+    mismatch = port.mismatch(array)
+    if mismatch or array.ndim != len(port.shape):
+        what = mismatch or f"shape {list(array.shape)}"
+        raise CalibrationError(f"{what} given", _shape_hint(port), where)
     if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
         raise CalibrationError("holds NaN or infinity", "leave such samples out", where)

@@ -1,8 +1,8 @@
 """The command:  onnx-compress in.onnx out.onnx --passes prune,quant --calib data.npz
 
 Exit codes: 0 written; 1 unexpected; 2 wrong command or passes; 3 the model; 4 a pass failed;
-5 the calibration data; 6 the result is worse than --max-error, or cannot be judged; 7 cannot be written;
-130 interrupted. Errors are two lines on standard error: what is wrong, and what to do.
+5 the calibration data; 6 the result is worse than --max-error, or cannot be judged; 7 it cannot be
+written; 130 interrupted. Errors are two lines on standard error: what is wrong, and what to do.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from onnx_compress.compressor import DEFAULT_MAX_ERROR, DEFAULT_PASSES, compress
 from onnx_compress.ir.errors import CompressError, OutputError
+from onnx_compress.ir.graph import staged
 from onnx_compress.passes import Event
 from onnx_compress.plain import plain
 from onnx_compress.result import Result
@@ -75,7 +76,10 @@ def _size(text: str) -> int:
     """Bytes; argparse shows this function's name in its error."""
     number = text.upper().removesuffix("B")
     power = {"K": 10, "M": 20, "G": 30}.get(number[-1:], 0)
-    return int(float(number[:-1] if power else number) * 2**power)
+    size = float(number[:-1] if power else number) * 2**power
+    if not size < 2**63:
+        raise ValueError("no machine has that much")
+    return int(size)
 
 
 _size.__name__ = "size"
@@ -96,7 +100,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _complain("interrupted", "nothing was written")
         return 130
     except MemoryError:
-        _complain("out of memory", "try on a larger machine")
+        _complain("out of memory", "run it in pieces with --memory 100MB, or on a larger machine")
         return 1
 
 
@@ -158,12 +162,13 @@ def _progress(quiet: bool) -> Iterator[_Listener]:
 
 
 def _write_report(result: Result, path: Path) -> None:
+    text = json.dumps(result.report.as_dict(), indent=1, default=str)
     try:
-        text = json.dumps(result.report.as_dict(), indent=1, default=str)
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
+        with staged.placed(path) as hidden:
+            hidden.write_text(text + "\n", encoding="utf-8")
+    except OutputError as error:
         hint = "the model was written; the report was not"
-        raise OutputError(f"cannot be written: {error.strerror}", hint, str(path)) from None
+        raise OutputError(error.message, hint, str(path)) from None
 
 
 if __name__ == "__main__":

@@ -16,7 +16,13 @@ import numpy as np
 from onnx_compress import calibration as data
 from onnx_compress.finish import Checked, Finish
 from onnx_compress.ir.analysis import cost
-from onnx_compress.ir.errors import CalibrationError, LoadError, OptionError, QualityError
+from onnx_compress.ir.errors import (
+    CalibrationError,
+    LoadError,
+    OptionError,
+    OutputError,
+    QualityError,
+)
 from onnx_compress.ir.graph import Model, clone, digests, files, kinds, staged
 from onnx_compress.ir.runtime import Feed, Runner, fits, limits, open_session, versions
 from onnx_compress.passes import Context, Event, Outcome, Pipeline
@@ -116,6 +122,7 @@ class _Run:
     def result(self, calibration: data.Source | None, keep_going: bool, measure: bool) -> Result:
         start = time.perf_counter()
         original, source = kinds.read(self.given)
+        self._spare(original)
         self.emit(Event("stage", "original"))
         session = open_session(original, self.threads)
         samples = _samples(original, session, calibration, self.seed)
@@ -147,7 +154,7 @@ class _Run:
             cost_before=cost(original, feeds[0]),
             cost_after=cost(final, feeds[0]),
             quality=checked.quality,
-            error=checked.error,
+            error=checked.error if checked.quality.outputs else None,
             max_error=self.max_error,
             drawn=samples.drawn,
             fitted=len(samples.fit),
@@ -163,6 +170,14 @@ class _Run:
             versions=versions(),
         )
         return Result(kinds.like(self.given, final, self.out), report)
+
+    def _spare(self, original: Model) -> None:
+        """Raise OutputError where the result would take the place of the input's data."""
+        if self.out is None or not self.out.exists():
+            return
+        if any(self.out.samefile(path) for path in original.storage.paths()[1:]):
+            hint = "the input would be lost; choose another name"
+            raise OutputError("it holds the weights of the input", hint, str(self.out))
 
     def _refuse_blind(self, reference: Reference) -> None:
         """Raise QualityError where nothing could tell what a pass does to the model."""

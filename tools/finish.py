@@ -1,5 +1,6 @@
 """The last look: the result is written aside, loaded back, run and compared; then it appears."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,8 @@ class Finish:
         nbytes = source.stat().st_size
         checked = self._checked(open_session(source, self.threads), None, nbytes)
         if not (out.exists() and out.samefile(source)):
-            staged.copy(source, out)
+            with staged.placed(out) as hidden:
+                shutil.copyfile(source, hidden)
         return checked
 
     def _external(self, model: Model) -> bool | None:

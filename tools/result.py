@@ -24,8 +24,9 @@ class Accuracy:
 class Summary:
     """All figures of one run.
 
-    `unchanged`: nothing was gained and the output is the input, byte for byte. `quality` is that
-    of the result as read back. `drawn`: judged on drawn inputs, not on real ones.
+    `unchanged`: nothing was gained and the output is the input, byte for byte. `error` is None
+    where nothing could be judged. `quality` is that of the result as read back. `drawn`: judged on
+    drawn inputs, not on real ones.
     """
 
     passes: str
@@ -36,7 +37,7 @@ class Summary:
     cost_before: Cost
     cost_after: Cost
     quality: Quality
-    error: float
+    error: float | None
     max_error: float
     drawn: bool
     fitted: int
@@ -62,7 +63,11 @@ class Summary:
         """Everything, for JSON."""
         figures = asdict(self)
         figures |= {"schema": SCHEMA, "ratio": self.ratio, "speed": self.speed}
-        figures["quality"] |= {"error": self.quality.error, "sqnr_db": self.quality.sqnr_db}
+        judged = bool(self.quality.outputs)
+        figures["quality"] |= {
+            "error": self.quality.error if judged else None,
+            "sqnr_db": self.quality.sqnr_db if judged else None,
+        }
         return figures
 
 

@@ -100,7 +100,10 @@ def verdict(report: Summary) -> list[str]:
         lines.append(
             f"accuracy {a.before:.2%} -> {a.after:.2%}  (top-1 on {a.samples} held-out samples)"
         )
-    lines.append(f"error    {report.error:.4f}  ({report.quality.sqnr_db:.1f} dB, on {inputs})")
+    found = "not judged"
+    if report.error is not None:
+        found = f"{report.error:.4f}  ({report.quality.sqnr_db:.1f} dB, on {inputs})"
+    lines.append(f"error    {found}")
     if report.timing is not None:
         old, new = report.timing.milliseconds
         low, high = report.timing.spread[1]

@@ -6,9 +6,9 @@ from math import prod
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.analysis.shapes import Shapes
 from onnx_compress.ir.graph import files
+from onnx_compress.ir.graph.elements import dims, nbytes
 from onnx_compress.ir.graph.fixed import fixed_nodes
 from onnx_compress.ir.graph.model import Model
-from onnx_compress.ir.graph.tensors import dims, nbytes
 from onnx_compress.ir.graph.view import Graph, Node
 from onnx_compress.ir.runtime import Feed
 

@@ -1,9 +1,9 @@
 """Shapes of all values: inferred, and observed where inference has no answer."""
 
 from onnx_compress.ir.errors import CompressError
+from onnx_compress.ir.graph.elements import bits, count
 from onnx_compress.ir.graph.inference import TensorType, infer
 from onnx_compress.ir.graph.model import Model
-from onnx_compress.ir.graph.tensors import bits, count
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.runtime import Feed, observe
 

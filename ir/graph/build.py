@@ -30,6 +30,7 @@ _BUILT = {
     "value_info",
     "quantization_annotation",
 }
+_UNIQUE = "names must be unique: the file is damaged, or its exporter has a bug"
 _DEEPEST = 64  # bodies in bodies; ONNX Runtime gives up earlier
 
 
@@ -72,7 +73,7 @@ class Builder:
             graph.inputs += [(own(name), None) for name in proto.input]
         for value, _ in graph.inputs:
             if value.is_input:
-                raise InvalidError("two inputs of one name", where=value.name)
+                raise InvalidError("two inputs of one name", _UNIQUE, value.name)
             value.is_input = True
         nodes = [self._node(graph, node, own) for node in proto.node]
         if isinstance(proto, GraphProto):
@@ -81,6 +82,9 @@ class Builder:
                 (find(a.tensor_name), [find(e.value) for e in a.quant_parameter_tensor_names], a)
                 for a in proto.quantization_annotation
             ]
+            for _, parameters, _ in graph.annotations:
+                for parameter in parameters:
+                    parameter.held = True
         else:
             graph.outputs += [(find(name), None) for name in proto.output]
         for value, _ in graph.outputs:
@@ -104,14 +108,14 @@ class Builder:
         for tensor in proto.initializer:
             value = own(tensor.name)
             if value in graph.initializers:
-                raise InvalidError("two initializers of one name", where=tensor.name)
+                raise InvalidError("two initializers of one name", _UNIQUE, tensor.name)
             value.tensor = self.storage.adopt(tensor, self.folder) or tensor
             graph.initializers[value] = None
         for sparse in proto.sparse_initializer:
             _inline(sparse)
             value = own(sparse.values.name)
             if value in graph.initializers:
-                raise InvalidError("two initializers of one name", where=value.name)
+                raise InvalidError("two initializers of one name", _UNIQUE, value.name)
             value.tensor = sparse
             graph.initializers[value] = None
 
@@ -124,7 +128,7 @@ class Builder:
             if value is None:
                 continue
             if value.producer is not None or value.is_input or value.tensor is not None:
-                raise InvalidError("two values of one name", "names must be unique", name)
+                raise InvalidError("two values of one name", _UNIQUE, name)
             value.producer = node
         return node
 

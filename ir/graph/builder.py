@@ -6,8 +6,8 @@ y = b("Mul", b("Cast", codes, to=FLOAT), b.constant(scale, "scale"))
 
 from typing import Any
 
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.model import Model
-from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.graph.view import Graph, Node, Value
 
 
@@ -41,9 +41,6 @@ class Builder:
         node = value.producer
         if node is None:
             raise ValueError(f"{value} is not made by a node")
-        node.renamed = True
         for _ in range(count - len(node.outputs)):
-            more = Value(self.model.fresh(value.name), self.graph)
-            more.producer = node
-            node.outputs.append(more)
+            self.model.add_output(node, value.name)
         return [output for output in node.outputs if output is not None]

@@ -10,7 +10,7 @@ def clone(model: Model) -> Model:
     """An independent copy. Takes time in proportion to nodes and edges, none for weights."""
     copy = Model.__new__(Model)
     copy.storage, copy.names, copy.edits = model.storage, set(model.names), model.edits
-    copy._fresh = dict(model._fresh)
+    copy._fresh, copy._reserved = dict(model._fresh), set(model._reserved)
     copy.shell = ModelProto()
     copy.shell.CopyFrom(model.shell)
     cloner = _Cloner()
@@ -40,7 +40,7 @@ class _Cloner:
         if new is None:
             new = self.values[old] = Value(old.name, self.graphs[old.graph])
             new.tensor, new.info = old.tensor, old.info
-            new.is_input, new.alive = old.is_input, old.alive
+            new.is_input, new.alive, new.held = old.is_input, old.alive, old.held
             if old.producer is not None:
                 new.producer = self.nodes[old.producer]
             new.uses = {(self.nodes[node], slot): None for node, slot in old.uses}

@@ -3,7 +3,8 @@
     metadata_props["onnx_compress.sha256"] = {"/encoder/w": "n4bQgYhM...", ..., "": "47DEQpj8..."}
 
 in base64 without padding. Each tensor of a kilobyte or more has its own, over `TYPE d0,d1,...` and
-a line feed, then its little-endian bytes as in `raw_data`. All smaller ones together have one,
+a line feed, then its little-endian bytes as in `raw_data` (each string behind its
+length in eight bytes; of a sparse tensor values, then indices). All smaller ones together have one,
 under the empty name. Tensors in bodies are called node/attribute/name, those of functions
 domain:function:overload/name.
 """
@@ -15,11 +16,11 @@ from collections.abc import Iterator
 
 from onnx import SparseTensorProto, TensorProto, numpy_helper
 
-from onnx_compress.ir.graph import tensors
+from onnx_compress.ir.graph import elements, tensors
 from onnx_compress.ir.graph.document import Document
+from onnx_compress.ir.graph.elements import Tensor
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import Storage
-from onnx_compress.ir.graph.tensors import Tensor
 from onnx_compress.ir.graph.view import Graph
 from onnx_compress.ir.graph.wire import reference
 
@@ -29,7 +30,7 @@ _NAMED = 1024  # bytes of a tensor that has a digest of its own
 
 def digest(tensor: Tensor, storage: Storage) -> str:
     """Of one tensor. Large ones are read in bounded pieces."""
-    kind = tensors.type_name(tensors.element_type(tensor))
+    kind = elements.type_name(elements.element_type(tensor))
     found = hashlib.sha256(f"{kind} {','.join(map(str, tensor.dims))}\n".encode())
     for chunk in _chunks(tensor, storage):
         found.update(chunk)
@@ -63,7 +64,7 @@ def digests(model: Document) -> dict[str, str]:
         path = f"{shell.domain}:{shell.name}:{shell.overload}/"
         stored += _stored(model, function, path)
     for name, tensor in sorted(stored, key=lambda entry: entry[0]):
-        if tensors.nbytes(tensor) >= _NAMED:
+        if elements.nbytes(tensor) >= _NAMED:
             found[name] = digest(tensor, model.storage)
         else:
             small.update(f"{name}\n{digest(tensor, model.storage)}\n".encode())
@@ -94,7 +95,7 @@ def changed(model: Document) -> list[str]:
     props = {entry.key: entry.value for entry in model.shell.metadata_props}
     try:
         known = json.loads(props.get(KEY, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         known = None
     if not isinstance(known, dict):
         return [KEY]

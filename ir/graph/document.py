@@ -4,14 +4,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, SparseTensorProto, TensorProto, numpy_helper
+from onnx import ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
 from onnx_compress.ir.graph import tensors
 from onnx_compress.ir.graph.build import Builder
+from onnx_compress.ir.graph.elements import Array, Tensor
 from onnx_compress.ir.graph.export import skeleton
 from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.graph.storage import Storage
-from onnx_compress.ir.graph.tensors import Array, Tensor
 from onnx_compress.ir.graph.view import Graph, Node, Value
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -35,10 +35,25 @@ class Document:
         self.names: set[str] = set()
         self.edits = 0  # how many verbs have been applied
         self._fresh: dict[str, int] = {}
+        self._reserved: set[str] = set()
         self.shell = without(proto, {"graph", "functions"})
         build = Builder(self.storage, folder, self.names)
         self.graph = build.graph(proto.graph)
+        self._hold_what_trains(proto)
         self.functions = [build.graph(function) for function in proto.functions]
+
+    def _hold_what_trains(self, proto: ModelProto) -> None:
+        """training_info refers to values of the main graph by name."""
+        names: set[str] = set()
+        for info in proto.training_info:
+            for graph in (info.initialization, info.algorithm):
+                names |= {name for node in graph.node for name in node.input}
+            for binding in (*info.initialization_binding, *info.update_binding):
+                names |= {binding.key, binding.value}
+        if names:
+            made = [value for node in self.graph.nodes for value in node.outputs if value]
+            for value in (*self.graph.initializers, *made):
+                value.held |= value.name in names
 
     def graphs(self) -> Iterator[Graph]:
         """The main graph and all bodies in it, outer ones first; functions are not among them."""
@@ -114,4 +129,10 @@ def _of_constant_node(node: Node) -> Tensor | None:
             found = node.attribute(key)
             if found is not None:
                 return numpy_helper.from_array(np.asarray(found, dtype))
+    for attribute in node.proto.attribute:  # as bytes: text may be in any encoding
+        if attribute.name == "value_string":
+            return helper.make_tensor("", TensorProto.STRING, [], [attribute.s])
+        if attribute.name == "value_strings":
+            texts = list(attribute.strings)
+            return helper.make_tensor("", TensorProto.STRING, [len(texts)], texts)
     return None

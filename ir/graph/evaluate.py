@@ -6,8 +6,8 @@ import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto
 from onnx.reference import ReferenceEvaluator
 
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.model import Model
-from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.graph.view import Node
 
 

@@ -25,6 +25,9 @@ def load(path: str | Path) -> Model:
     path = Path(path)
     storage = Storage()
     try:
+        if path.exists() and not path.is_file():
+            what = "it is a directory" if path.is_dir() else "it is no plain file"
+            raise LoadError(what, "check the path: give an ONNX model", str(path))
         with open(path, "rb") as file:
             if os.fstat(file.fileno()).st_size == 0:
                 raise LoadError("the file is empty", "give an ONNX model", str(path))
@@ -32,10 +35,15 @@ def load(path: str | Path) -> Model:
                 small = _skeleton_bytes(mapped, storage.open(path))
         proto = ModelProto.FromString(small)
     except (WireError, DecodeError) as error:
+        if "deeper" in str(error) or "MaxDepth" in str(error):
+            hint = "no runtime reads it: branches in branches can be about 30 deep"
+            raise LoadError("its graphs are nested too deeply", hint, str(path)) from None
         hint = "the file is cut short, or in another format"
         raise LoadError(f"not an ONNX model ({error})", hint, str(path)) from None
     except OSError as error:
         raise LoadError(error.strerror or "cannot be read", "check the path", str(path)) from None
+    except ValueError as error:  # a path with a NUL
+        raise LoadError(str(error), "check the path", repr(str(path))) from None
     if not proto.HasField("graph") or not proto.graph.output or not proto.opset_import:
         hint = "the file is cut short, or in another format"
         what = "not an ONNX model: no graph with outputs, or no operator set"

@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -21,43 +22,74 @@ class Hidden:
 
     def __init__(self, target: Path) -> None:
         """Make one for a file that is to come. Raises OSError."""
-        self.path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-        new = self.path.with_suffix(".new")  # nobody takes it for a leftover before it is locked
-        new.mkdir()
+        remove_leftovers(target)
         self._lock: int | None = None
-        with contextlib.suppress(OSError):  # not every file system has locks
-            self._lock = _locked(new)
-        new.rename(self.path)
+        while True:
+            self.path = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+            self.path.mkdir()
+            try:
+                self._lock = lock(self.path)
+            except (BlockingIOError, FileNotFoundError):
+                continue  # taken for a leftover before it was locked
+            except OSError:
+                return  # not every file system has locks
+            if self._lock is None or _is_open(self.path, self._lock):
+                return
+            unlock(self._lock)
 
     def remove(self) -> None:
         """Remove it with all that is still in it."""
         shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        unlock(self._lock)
+        self._lock = None
 
 
-def _locked(folder: Path) -> int | None:
-    """A held lock, None where there are none. Raises OSError if somebody else has it."""
+def lock(folder: Path, wait: bool = False) -> int | None:
+    """A held lock on a folder, None where there are none. Raises OSError if it is held already."""
     if _fcntl is None:
         return None
     handle = os.open(folder, os.O_RDONLY)
     try:
-        _fcntl.flock(handle, _fcntl.LOCK_EX | _fcntl.LOCK_NB)
+        _fcntl.flock(handle, _fcntl.LOCK_EX | (0 if wait else _fcntl.LOCK_NB))
     except OSError:
         os.close(handle)
         raise
     return handle
 
 
+def unlock(handle: int | None) -> None:
+    """Let go of a lock."""
+    if handle is not None:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """No other process of this library puts files into their places there meanwhile."""
+    handle = None
+    with contextlib.suppress(OSError):
+        handle = lock(folder, wait=True)
+    try:
+        yield
+    finally:
+        unlock(handle)
+
+
+def _is_open(folder: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), folder.stat())
+    except OSError:
+        return False
+
+
 def remove_leftovers(target: Path) -> None:
     """Hidden folders of runs that were killed: nobody holds their lock."""
-    for folder in target.parent.glob(f".{escaped(target.name)}.????????.tmp"):
+    for folder in target.parent.glob(f".{escaped(target.name)}.{'[0-9a-f]' * 8}.tmp"):
         with contextlib.suppress(OSError):
-            handle = _locked(folder)
+            handle = lock(folder)
             if handle is not None:
                 shutil.rmtree(folder, ignore_errors=True)
-                os.close(handle)
+                unlock(handle)
 
 
 def escaped(name: str) -> str:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import GraphProto, ModelProto, TypeProto, ValueInfoProto
 
+from onnx_compress.ir.graph.elements import dims, element_type
 from onnx_compress.ir.graph.model import Model
-from onnx_compress.ir.graph.tensors import dims, element_type
 from onnx_compress.ir.graph.view import Graph, Value
 
 _FOLLOWED = frozenset(
@@ -78,7 +78,8 @@ def infer(model: Model, given: dict[str, tuple[int, ...]] | None = None) -> dict
         if info.type.WhichOneof("value") == "tensor_type":
             info.type.tensor_type.ClearField("shape")
     inferred = _inferred(proto, data=False)
-    if _small_numbers(inferred):
+    # functions are inlined by inference, so what they build cannot be told in advance
+    if not proto.functions and _small_numbers(inferred):
         inferred = _inferred(proto, data=True)
     found: dict[Graph, dict[str, TensorType]] = {}
     _collect(inferred.graph, model.graph, found)

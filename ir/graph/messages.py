@@ -5,7 +5,8 @@ from typing import Any, TypeVar
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
 
-from onnx_compress.ir.graph.wire import BYTES, FIXED32, GROUP, GROUP_END, VARINT, encoded
+from onnx_compress.ir.errors import UnsupportedError
+from onnx_compress.ir.graph.wire import BYTES, FIXED32, FIXED64, VARINT, encoded
 
 M = TypeVar("M", bound=Message)
 
@@ -39,7 +40,6 @@ def _unknown(field: Any) -> bytes:
         return key + encoded(data)
     if kind == BYTES:
         return key + encoded(len(data)) + bytes(data)
-    if kind == GROUP:
-        inner = b"".join(_unknown(entry) for entry in data)
-        return key + inner + encoded(number << 3 | GROUP_END)
+    if kind not in (FIXED32, FIXED64):
+        raise UnsupportedError("groups of fields", "onnx has none; the file is damaged")
     return key + int(data).to_bytes(4 if kind == FIXED32 else 8, "little")

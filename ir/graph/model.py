@@ -11,11 +11,11 @@ from typing import Any
 from onnx import NodeProto, helper
 
 from onnx_compress.ir.errors import InvalidError
-from onnx_compress.ir.graph import tensors
+from onnx_compress.ir.graph import elements, tensors
 from onnx_compress.ir.graph.build import add_exit, add_use, drop_exit, drop_use
 from onnx_compress.ir.graph.document import DEFAULT_DOMAINS, Document
+from onnx_compress.ir.graph.elements import Array, Tensor
 from onnx_compress.ir.graph.messages import without
-from onnx_compress.ir.graph.tensors import Array, Tensor
 from onnx_compress.ir.graph.view import Graph, Node, Value
 
 
@@ -25,7 +25,12 @@ class Model(Document):
     # --------------------------------------------------------------------------------- names
 
     def fresh(self, stem: str) -> str:
-        """A new name that starts with `stem`."""
+        """A new name that starts with `stem`, kept for whoever asked."""
+        name = self._claim(stem)
+        self._reserved.add(name)
+        return name
+
+    def _claim(self, stem: str) -> str:
         number, name = self._fresh.get(stem, 0), stem
         while name in self.names:
             number += 1
@@ -38,7 +43,7 @@ class Model(Document):
         """Give a value another name. Raises InvalidError: taken, or part of the interface."""
         if not name:
             raise InvalidError("an empty name means no value", where=value.name)
-        if name in self.names:
+        if name in self.names and name not in self._reserved:
             raise InvalidError(f"the name {name!r} is taken", where=value.name)
         if value.graph is self.graph and (value.is_input or self.graph in value.exits):
             raise InvalidError("its name is part of the interface", where=value.name)
@@ -49,6 +54,7 @@ class Model(Document):
     def _set_name(self, value: Value, name: str) -> None:
         self.edits += 1
         self.names.add(name)
+        self._reserved.discard(name)
         value.name = name
         for node, _ in value.uses:
             node.renamed = True
@@ -103,7 +109,7 @@ class Model(Document):
             new = self.add_node(graph, "Identity", [new])
         if named:
             name = old.name
-            self._set_name(old, self.fresh(f"{name}_old"))
+            self._set_name(old, self._claim(f"{name}_old"))
             self._set_name(new, name)
         for position, (value, info) in enumerate(graph.outputs):
             if value is old:
@@ -156,9 +162,16 @@ class Model(Document):
             node.inputs.append(value)
             if value is not None:
                 add_use(value, node, slot)
-        out = Value(self.fresh(stem or f"{name or op}_out"), graph)
+        self.add_output(node, stem or f"{name or op}_out")
+        return node.output
+
+    def add_output(self, node: Node, stem: str) -> Value:
+        """One more output of a node; its name starts with `stem`."""
+        out = Value(self._claim(stem), node.graph)
         out.producer = node
         node.outputs.append(out)
+        node.renamed = True
+        self.edits += 1
         return out
 
     def add_constant(
@@ -166,7 +179,7 @@ class Model(Document):
     ) -> Value:
         """Add an initializer; large ones go to scratch. Documentation comes from `like`."""
         self.raise_ir_version(4)
-        value = Value(self.fresh(name), graph)
+        value = Value(self._claim(name), graph)
         value.tensor = tensors.from_array(array, self.storage, like)
         graph.initializers[value] = None
         self.edits += 1
@@ -180,9 +193,9 @@ class Model(Document):
         old = self.tensor(value)
         if old is None:
             raise InvalidError("it is no constant", where=value.name)
-        have, want = tensors.element_of(array.dtype), tensors.element_type(old)
+        have, want = elements.element_of(array.dtype), elements.element_type(old)
         if have != want:
-            names = tensors.type_name(have), tensors.type_name(want)
+            names = elements.type_name(have), elements.type_name(want)
             raise InvalidError(f"{names[0]} given where {names[1]} was", where=value.name)
         new = tensors.from_array(array, self.storage, old)
         if value.tensor is not None:

@@ -13,10 +13,10 @@ import onnx
 from onnx.defs import OpSchema
 
 from onnx_compress.ir.errors import UnsupportedError
+from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.inference import TensorType, infer
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.tensors import Array, np_dtype
 from onnx_compress.ir.graph.view import Node, Value
 
 Types = dict[Value, TensorType]

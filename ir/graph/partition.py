@@ -4,22 +4,21 @@ Nodes with large weights fill part after part; a node without goes to the first 
 inputs are known. What is computed from constants alone goes along with each part that needs it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from onnx import ModelProto
 
-from onnx_compress.ir.graph import tensors
+from onnx_compress.ir.graph import elements
 from onnx_compress.ir.graph.document import Document
+from onnx_compress.ir.graph.elements import Tensor
 from onnx_compress.ir.graph.export import add_function, add_initializer, add_node
 from onnx_compress.ir.graph.fixed import fixed_nodes
 from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.graph.model import Model
-from onnx_compress.ir.graph.tensors import Tensor
-from onnx_compress.ir.graph.view import Node, Value
+from onnx_compress.ir.graph.view import Graph, Node, Value
 
 _DECODED = 4  # bytes that an element of a narrow type may take once it is decoded
-_LIGHT = 64  # a node whose weights take less than this part of the limit is put anywhere
 
 
 @dataclass(frozen=True)
@@ -36,30 +35,28 @@ class Part:
 
 
 def partition(model: Document, limit: int) -> list[Part]:
-    """Parts whose weights take about `limit` bytes each once they are decoded.
+    """Parts whose weights take at most `limit` bytes each once they are decoded.
 
-    One node with more is a part of its own.
+    One node with more is a part of its own. What the outputs do not need is left out.
     """
     fixed = _repeatable(model)
     place: dict[Node, int] = {}
     loads, held = [0], [set[Value]()]
-    for node in model.graph.sorted():
-        if node in fixed:
-            continue
+    for node in _needed(model, fixed):
         sources = [v for v in (*node.inputs, *node.captures) if v is not None]
-        earliest = max((place[v.producer] for v in sources if v.producer in place), default=0)
-        weights = _weights(model, [node], fixed)
-        new = sum(size for value, size in weights.items() if value not in held[-1])
-        at = len(loads) - 1
-        if new * _LIGHT <= limit:
-            at = earliest
-        elif loads[-1] and loads[-1] + new > limit:
-            loads.append(0)
-            held.append(set())
-            at, new = at + 1, sum(weights.values())
+        at = max((place[v.producer] for v in sources if v.producer in place), default=0)
+        weights = _weights(model, node, fixed)
+        while weights:
+            new = sum(size for value, size in weights.items() if value not in held[at])
+            if not new or not loads[at] or loads[at] + new <= limit:
+                loads[at] += new
+                held[at] |= set(weights)
+                break
+            at += 1
+            if at == len(loads):
+                loads.append(0)
+                held.append(set())
         place[node] = at
-        loads[at] += new
-        held[at] |= set(weights)
     return _parts(model, place, fixed, len(loads))
 
 
@@ -77,32 +74,60 @@ def _repeatable(model: Document) -> set[Node]:
     return found
 
 
-def _weights(model: Document, nodes: list[Node], fixed: set[Node]) -> dict[Value, int]:
-    """Bytes of the constants that nodes and their bodies need, once decoded."""
-    found: dict[Value, int] = {}
-    todo = list(nodes)
-    seen = set(nodes)
+def _needed(model: Document, fixed: set[Node]) -> list[Node]:
+    """What the outputs are computed by, in order, but for the repeatable nodes."""
+    found: set[Node] = set()
+    todo = [value.producer for value in model.outputs()]
     while todo:
         node = todo.pop()
-        todo += [inner for _, body in node.bodies for inner in body.nodes]
-        for value in (*node.inputs, *node.captures):
-            tensor = model.tensor(value)
-            if value is not None and tensor is not None:
+        if node is None or node in found:
+            continue
+        found.add(node)
+        todo += [v.producer for v in (*node.inputs, *node.captures) if v is not None]
+    return [node for node in model.graph.sorted() if node in found and node not in fixed]
+
+
+def _weights(model: Document, node: Node, fixed: set[Node]) -> dict[Value, int]:
+    """Bytes of the constants that a node, its bodies and its function need, once decoded."""
+    found: dict[Value, int] = {}
+    todo, seen = [node], {node}
+    while todo:
+        at = todo.pop()
+        inner = [*(body for _, body in at.bodies), *_function(model, at)]
+        stored = [value for graph in inner for value in graph.initializers]
+        for graph in inner:
+            todo += [other for other in graph.nodes if other not in seen]
+            seen.update(graph.nodes)
+        for value in (*stored, *at.inputs, *at.captures, *_made(at)):
+            if value is None:
+                continue
+            tensor = value.tensor or model.tensor(value)
+            if tensor is not None:
                 found[value] = _decoded(tensor)
-            elif value is not None and value.producer in fixed and value.producer not in seen:
+            elif value.producer in fixed and value.producer not in seen:
                 seen.add(value.producer)
                 todo.append(value.producer)
     return found
 
 
+def _made(node: Node) -> list[Value | None]:
+    return node.outputs if node.op == "Constant" else []
+
+
+def _function(model: Document, node: Node) -> list[Graph]:
+    """The model's own function that a node calls, if it does."""
+    called = node.proto.domain, node.proto.op_type
+    return [f for f in model.functions if (f.proto.domain, f.proto.name) == called]
+
+
 def _decoded(tensor: Tensor) -> int:
-    return max(tensors.nbytes(tensor), _DECODED * tensors.count(tensors.dims(tensor)))
+    return max(elements.nbytes(tensor), _DECODED * elements.count(elements.dims(tensor)))
 
 
 def decoded_bytes(model: Document) -> int:
     """What all weights may take once decoded: as much for a model as for its compressions."""
     total = 0
-    for graph in model.graphs():
+    for graph in (*model.graphs(), *(g for f in model.functions for g in f.walk())):
         made = [node.output for node in graph.nodes if node.op == "Constant" and node.outputs]
         for value in (*graph.initializers, *made):
             tensor = value.tensor or model.tensor(value)
@@ -155,8 +180,11 @@ def _supplied(nodes: list[Node], fixed: set[Node]) -> list[Node]:
     return list(order)
 
 
-def extract(model: Model, part: Part, elements: Mapping[Value, int]) -> Model:
-    """A part as a model of its own, sharing the weights. `elements`: the types of what comes in."""
+def extract(model: Model, part: Part, given: Mapping[Value, int]) -> Model:
+    """A part as a model of its own, sharing the weights.
+
+    `given`: what comes in, with its element type; also in the place of initializers.
+    """
     proto: ModelProto = without(model.shell, {"training_info", "metadata_props"})
     proto.graph.name = "part"
     known: dict[Value, None] = {}
@@ -166,11 +194,25 @@ def extract(model: Model, part: Part, elements: Mapping[Value, int]) -> Model:
             if value is not None and value.tensor is not None and value.graph is model.graph:
                 known[value] = None
     for value in known:
-        add_initializer(value, proto.graph)
-    for value in part.reads:
-        proto.graph.input.add(name=value.name).type.tensor_type.elem_type = elements[value]
+        if value not in given:
+            add_initializer(value, proto.graph)
+    for value, element in given.items():
+        proto.graph.input.add(name=value.name).type.tensor_type.elem_type = element
     for value in part.gives:
         proto.graph.output.add(name=value.name)
-    for function in model.functions:
+    for function in _called(model, part.nodes):
         add_function(function, proto)
     return Model(proto, None, model.storage)
+
+
+def _called(model: Document, nodes: Iterable[Node]) -> list[Graph]:
+    """The functions that nodes call, and those that these call."""
+    found: dict[Graph, None] = {}
+    todo = list(nodes)
+    while todo:
+        node = todo.pop()
+        new = [function for function in _function(model, node) if function not in found]
+        found.update(dict.fromkeys(new))
+        inner = [*new, *(body for _, body in node.bodies)]
+        todo += [other for graph in inner for other in graph.nodes]
+    return [function for function in model.functions if function in found]

@@ -7,8 +7,8 @@ if not found:
 
 from dataclasses import dataclass
 
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.model import Model
-from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.graph.view import Node, Value
 
 

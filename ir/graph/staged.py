@@ -8,14 +8,13 @@ takes its place. One rename is the moment at which the new model is there.
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from onnx_compress.ir.errors import OutputError
 from onnx_compress.ir.graph.export import pieces
 from onnx_compress.ir.graph.external import externalise, relocate, write
-from onnx_compress.ir.graph.hidden import Hidden, escaped, remove_leftovers, synchronise
+from onnx_compress.ir.graph.hidden import Hidden, alone, escaped, synchronise
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.wire import LARGEST, size
 
@@ -38,7 +37,6 @@ class Staged:
         """
         self.target = Path(path)
         with _explained(self.target):
-            remove_leftovers(self.target)
             self._folder = Hidden(self.target)
             self.path = self._folder.path / self.target.name
             try:
@@ -65,7 +63,7 @@ class Staged:
     def commit(self) -> None:
         """Move the files to their place. Raises OutputError."""
         place = self.target.parent
-        with _explained(self.target):
+        with _explained(self.target), alone(place):
             old = _own_data(self.target)
             if self._data is not None:
                 os.replace(self._data, place / self._data.name)
@@ -77,10 +75,10 @@ class Staged:
                     (place / self._data.name).unlink(missing_ok=True)
                 raise
             synchronise(place)
-        with contextlib.suppress(OSError):  # the model is there; old data do not hurt it
-            for name in old - ({self._data.name} if self._data else set()):
-                if not _mentioned(name, place):
-                    (place / name).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # the model is there; old data do not hurt it
+                for name in old - ({self._data.name} if self._data else set()):
+                    if not _mentioned(name, place):
+                        (place / name).unlink(missing_ok=True)
         self.discard()
 
     def discard(self) -> None:
@@ -101,15 +99,18 @@ def save(model: Model, path: str | Path, external: bool | None = None) -> int:
         return staged.nbytes
 
 
-def copy(source: str | Path, path: str | Path) -> None:
-    """Copy a file beside its new place, then rename. Raises OutputError."""
+@contextlib.contextmanager
+def placed(path: str | Path) -> Iterator[Path]:
+    """A hidden place for one file, which appears by rename when all went well.
+
+    Raises OutputError.
+    """
     path = Path(path)
     with _explained(path):
-        remove_leftovers(path)
         folder = Hidden(path)
         try:
             hidden = folder.path / path.name
-            shutil.copyfile(source, hidden)
+            yield hidden
             with open(hidden, "rb+") as file:
                 os.fsync(file.fileno())
             os.replace(hidden, path)

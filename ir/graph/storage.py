@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from onnx import TensorProto
 
-from onnx_compress.ir.errors import LoadError, OutputError, UnsupportedError
+from onnx_compress.ir.errors import InvalidError, LoadError, OutputError, UnsupportedError
+from onnx_compress.ir.graph.elements import nbytes, type_name
 from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.graph.wire import Blob, refer, reference
 
@@ -55,21 +56,31 @@ class Storage:
         """A shell for a tensor as it came from outside; None if it is small and may stay.
 
         The data stay where they are: in the caller's proto, or in a file in `folder`.
-        Raises LoadError for external data that are missing, cut short or outside the folder.
+        Raises LoadError for external data that are missing, cut short or outside the folder, and
+        InvalidError for data that do not fit the shape.
         """
+        needed = _needed(tensor)
         if tensor.data_location == TensorProto.EXTERNAL:
             if tensor.external_data and tensor.external_data[0].value.startswith(MARKER):
+                _fit(tensor, reference(tensor).length, needed)
                 return None
-            return shell(tensor, self._external(tensor, folder))
+            blob = self._external(tensor, folder, needed)
+            _fit(tensor, blob.length, needed)
+            return shell(tensor, blob)
         # the length is asked of the proto as a whole: reading raw_data would copy it
-        if not tensor.HasField("raw_data") or tensor.ByteSize() < THRESHOLD:
-            return None
-        if tensor.HasField("data_location"):  # said although it is the default: kept so
+        size = tensor.ByteSize()
+        if not tensor.HasField("raw_data"):
+            if needed > 8 * size:  # no field takes less than a bit for an element of a byte
+                _fit(tensor, size, needed)
             return None
         length = len(tensor.raw_data)
+        _fit(tensor, length, needed)
+        # said although it is the default: kept so
+        if size < THRESHOLD or tensor.HasField("data_location"):
+            return None
         return shell(tensor, Blob(self._keep(tensor), 0, length))
 
-    def _external(self, tensor: TensorProto, folder: Path | None) -> Blob:
+    def _external(self, tensor: TensorProto, folder: Path | None, needed: int) -> Blob:
         keys = {entry.key for entry in tensor.external_data}
         if keys - _EXTERNAL_KEYS or "location" not in keys:
             raise LoadError(
@@ -90,7 +101,7 @@ class Storage:
             raise LoadError("its offset or length is no number", hint, tensor.name) from None
         path = self._inside(folder, blob.location, tensor.name)
         rest = path.stat().st_size - blob.offset
-        length = blob.length if "length" in keys else rest
+        length = blob.length if "length" in keys else needed
         if blob.offset < 0 or length < 0 or length > rest:
             raise LoadError(
                 f"{blob.location} ends before its data do",
@@ -140,8 +151,13 @@ class Storage:
         """The bytes, as an array of its own."""
         kept = self._file(blob.location)
         if isinstance(kept, TensorProto):
-            data: Bytes = np.frombuffer(kept.raw_data, np.uint8)
-            return data[blob.offset : blob.offset + blob.length]
+            data: Bytes = np.frombuffer(kept.raw_data, np.uint8)  # copied whole, every time
+            if data.nbytes <= PIECE:
+                return data[blob.offset : blob.offset + blob.length]
+            kept = self._kept[int(blob.location.removeprefix(MARKER))] = self.append(data)
+            del data
+        if isinstance(kept, Blob):
+            return self.read(Blob(kept.location, kept.offset + blob.offset, blob.length))
         out = np.empty(blob.length, np.uint8)
         view, done = out.data, 0
         with self._lock:
@@ -160,6 +176,25 @@ class Storage:
             yield self.read(Blob(blob.location, blob.offset + start, length))
 
 
+def _needed(tensor: TensorProto) -> int:
+    """Bytes that its shape asks for."""
+    try:
+        return nbytes(tensor)
+    except UnsupportedError as error:
+        hint = "the file is damaged, or the installed onnx is too old for it"
+        raise UnsupportedError(error.message, hint, tensor.name) from None
+
+
+def _fit(tensor: TensorProto, length: int, needed: int) -> None:
+    if length != needed:
+        shape = f"{type_name(tensor.data_type)} {list(tensor.dims)}"
+        raise InvalidError(
+            f"{length} bytes of data where {shape} takes {needed}",
+            "the file is damaged, or its exporter has a bug",
+            tensor.name,
+        )
+
+
 @contextlib.contextmanager
 def scratch() -> Iterator[None]:
     """Around work with temporary files: OutputError where it fails."""
@@ -168,7 +203,7 @@ def scratch() -> Iterator[None]:
     except OSError as error:
         what = f"temporary files cannot be written: {error.strerror or error}"
         hint = "make room there, or set TMPDIR to another folder"
-        raise OutputError(what, hint, tempfile.gettempdir()) from None
+        raise OutputError(what, hint, os.environ.get("TMPDIR", "")) from None
 
 
 def shell(tensor: TensorProto, blob: Blob | None) -> TensorProto:

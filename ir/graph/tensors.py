@@ -1,86 +1,26 @@
 """TensorProto to numpy and back, wherever the bytes are."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from onnx import SparseTensorProto, TensorProto, helper, numpy_helper
+from onnx import SparseTensorProto, TensorProto, numpy_helper
 
-from onnx_compress.ir.errors import InvalidError, UnsupportedError
+from onnx_compress.ir.errors import InvalidError
+from onnx_compress.ir.graph.elements import (
+    PACKED,
+    Array,
+    Tensor,
+    count,
+    dims,
+    element_of,
+    nbytes,
+    np_dtype,
+    type_name,
+)
 from onnx_compress.ir.graph.storage import PIECE, THRESHOLD, Storage, shell
 from onnx_compress.ir.graph.wire import Blob, refer, reference
 
-Array = npt.NDArray[Any]
-Tensor = TensorProto | SparseTensorProto
-
 _BEGINNING = 64  # bytes
-
-# bits per element of the types that share bytes
-_PACKED = {
-    TensorProto.INT4: 4,
-    TensorProto.UINT4: 4,
-    TensorProto.FLOAT4E2M1: 4,
-    **{getattr(TensorProto, name): 2 for name in ("INT2", "UINT2") if hasattr(TensorProto, name)},
-}
-
-
-def dims(tensor: Tensor) -> tuple[int, ...]:
-    """Shape of a tensor."""
-    return tuple(tensor.dims)
-
-
-def count(shape: tuple[int, ...]) -> int:
-    """Number of elements; Python integers, so no product overflows."""
-    out = 1
-    for dim in shape:
-        out *= dim
-    return out
-
-
-def element_type(tensor: Tensor) -> int:
-    """TensorProto.DataType of the elements."""
-    values = tensor.values if isinstance(tensor, SparseTensorProto) else tensor
-    return int(values.data_type)
-
-
-def type_name(element: int) -> str:
-    """FLOAT, INT8, ..."""
-    try:
-        return str(TensorProto.DataType.Name(element))
-    except ValueError:
-        return f"type {element}"
-
-
-def bits(element: int) -> int:
-    """Bits that one element takes in a file."""
-    if element in _PACKED:
-        return _PACKED[element]
-    if element == TensorProto.STRING:
-        raise UnsupportedError("strings have no fixed size")
-    try:
-        return int(helper.tensor_dtype_to_np_dtype(element).itemsize) * 8
-    except KeyError:
-        raise UnsupportedError(f"tensors of element {type_name(element)}") from None
-
-
-def nbytes(tensor: Tensor) -> int:
-    """Bytes of the stored data; sub-byte types count as packed. Strings count their bytes."""
-    if isinstance(tensor, SparseTensorProto):
-        return nbytes(tensor.values) + nbytes(tensor.indices)
-    if tensor.data_type == TensorProto.STRING:
-        return sum(len(text) for text in tensor.string_data)
-    return -(-count(dims(tensor)) * bits(tensor.data_type) // 8)
-
-
-def np_dtype(element: int) -> np.dtype[Any]:
-    """numpy (or ml_dtypes) type of an element type."""
-    return np.dtype(helper.tensor_dtype_to_np_dtype(element))
-
-
-def element_of(dtype: np.dtype[Any]) -> int:
-    """TensorProto.DataType of a numpy type."""
-    return int(helper.np_dtype_to_tensor_dtype(dtype))
 
 
 def to_array(tensor: Tensor, storage: Storage) -> Array:
@@ -91,7 +31,7 @@ def to_array(tensor: Tensor, storage: Storage) -> Array:
         if tensor.data_location != TensorProto.EXTERNAL:
             return numpy_helper.to_array(tensor)
         raw = storage.read(reference(tensor))
-        if tensor.data_type in _PACKED:
+        if tensor.data_type in PACKED:
             whole = shell(tensor, None)
             whole.raw_data = raw.tobytes()
             return numpy_helper.to_array(whole)
@@ -111,7 +51,7 @@ def slices(tensor: Tensor, storage: Storage) -> Iterator[tuple[slice, Array]]:
     """
     shape = dims(tensor)
     small = isinstance(tensor, SparseTensorProto) or tensor.data_location != TensorProto.EXTERNAL
-    if small or not shape or tensor.data_type in _PACKED or nbytes(tensor) <= PIECE:
+    if small or not shape or tensor.data_type in PACKED or nbytes(tensor) <= PIECE:
         yield slice(0, shape[0] if shape else 1), to_array(tensor, storage)
         return
     blob = reference(tensor)
@@ -146,7 +86,7 @@ def from_array(array: Array, storage: Storage, like: Tensor | None = None) -> Te
 
     Documentation and metadata are taken over from `like`.
     """
-    array = np.asarray(array, order="C")
+    array = np.asarray(array, array.dtype.newbyteorder("="), order="C")
     blob = None
     if array.nbytes >= THRESHOLD and array.dtype.kind in "fiu":  # of numpy: no bits are packed
         whole = TensorProto(data_type=element_of(array.dtype), dims=array.shape)

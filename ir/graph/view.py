@@ -30,6 +30,7 @@ class Value:
         "alive",
         "exits",
         "graph",
+        "held",
         "info",
         "is_input",
         "name",
@@ -47,11 +48,12 @@ class Value:
         self.info: ValueInfoProto | None = None
         self.is_input = False
         self.alive = True
+        self.held = False  # an annotation or training_info refers to it
 
     @property
     def is_used(self) -> bool:
-        """Whether anything reads it or any graph gives it out."""
-        return bool(self.uses or self.exits)
+        """Whether anything reads it or refers to it, or any graph gives it out."""
+        return bool(self.uses or self.exits or self.held)
 
     @property
     def consumers(self) -> list["Node"]:
@@ -161,7 +163,8 @@ class Graph:
                     if before is None or before.graph is not self or done.get(before):
                         continue
                     if before in done:
-                        raise InvalidError("the graph has a cycle", where=before.name)
+                        hint = "no order of its nodes works: the file is damaged"
+                        raise InvalidError("the graph has a cycle", hint, before.name)
                     stack.append(before)
         return order
 

@@ -28,7 +28,7 @@ _INSIDE: dict[int, dict[int, int]] = {
 _RAW_DATA, _EXTERNAL_DATA, _DATA_LOCATION = 9, 13, 14
 _DEEPEST = 100  # as protobuf itself
 LARGEST = (1 << 31) - 1  # bytes that protobuf can hold in one message
-VARINT, FIXED64, BYTES, GROUP, GROUP_END, FIXED32 = range(6)  # wire types
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5  # wire types
 
 
 class WireError(ValueError):

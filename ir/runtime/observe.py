@@ -4,9 +4,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from onnx_compress.ir.graph.build import add_exit
 from onnx_compress.ir.graph.clone import clone
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.model import Model
-from onnx_compress.ir.graph.tensors import Array
+from onnx_compress.ir.graph.storage import scratch
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.runtime.opening import open_session
 from onnx_compress.ir.runtime.session import Feed
@@ -17,7 +19,7 @@ def executed(model: Model, feed: Feed) -> list[tuple[str, str]]:
 
     What it folded when it loaded the model, or fused into another node, is not among them.
     """
-    with tempfile.TemporaryDirectory(prefix="onnx-compress-") as folder:
+    with scratch(), tempfile.TemporaryDirectory(prefix="onnx-compress-") as folder:
         session = open_session(model, profile=Path(folder))
         session.run(feed)
         return session.executed()
@@ -40,6 +42,7 @@ def observe(
             keep = 0 if op.startswith("Reduce") else None
             seen = probe.add_node(probe.graph, op, [value], keepdims=keep)
             probe.graph.outputs.append((seen, None))
+            add_exit(seen, probe.graph)
     results = open_session(probe, optimize=False).run(feed)[len(model.graph.outputs) :]
     width = len(operators)
     return {

@@ -6,25 +6,24 @@ One piece is loaded at a time, and all samples go through it before the next one
 between pieces wait in memory where they are small, in a scratch file where they are not.
 """
 
+import contextlib
+import ctypes
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnx_compress.ir.errors import InvalidError, UnsupportedError
-from onnx_compress.ir.graph import tensors
+from onnx_compress.ir.errors import InvalidError
+from onnx_compress.ir.graph import elements
 from onnx_compress.ir.graph.inference import declared
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.partition import Part, decoded_bytes, extract, partition
-from onnx_compress.ir.graph.storage import Storage
-from onnx_compress.ir.graph.tensors import Array
+from onnx_compress.ir.graph.tensors import to_array
 from onnx_compress.ir.graph.view import Value
-from onnx_compress.ir.graph.wire import Blob
+from onnx_compress.ir.runtime.activations import Activations
 from onnx_compress.ir.runtime.limits import piece_bytes
-from onnx_compress.ir.runtime.session import Feed, Port, Session
-
-_SMALL = 1 << 16  # bytes of an activation that waits in memory
+from onnx_compress.ir.runtime.session import DTYPES, Feed, Port, Session
 
 
 class Pieces:
@@ -41,6 +40,7 @@ class Pieces:
         self.model, self.threads, self.optimize, self.profile = model, threads, optimize, profile
         self.inputs = [_port(value) for value in model.inputs()]
         self.outputs = [_port(value) for value in model.outputs()]
+        self._overridable = [v for v, _ in model.graph.inputs if v.tensor is not None]
         self._parts = partition(model, piece_bytes())
         self._ran: list[tuple[str, str]] = []
 
@@ -50,13 +50,13 @@ class Pieces:
 
     def run_all(self, feeds: Sequence[Feed]) -> Iterator[list[Any]]:
         """Outputs sample by sample, in order; the weights are read once."""
-        names = {value.name for value in self.model.inputs()}
+        if not feeds:
+            return
         for feed in feeds:
-            if names - set(feed):
-                raise InvalidError(f"it does not run: no {sorted(names - set(feed))[0]!r} given")
-        kept = _Kept(feeds)
+            self._check(feed)
+        kept = Activations(feeds)
         for part in self._parts:
-            self._run_part(part, kept, len(feeds))
+            self._run_part(part, kept)
         for sample in range(len(feeds)):
             yield [self._output(value, kept, sample) for value in self.model.outputs()]
 
@@ -64,99 +64,43 @@ class Pieces:
         """Operator and name of every node that was run; needs a `profile`."""
         return self._ran
 
-    def _run_part(self, part: Part, kept: "_Kept", samples: int) -> None:
-        kinds = {value: kept.element(value) for value in part.reads}
-        piece = extract(self.model, part, kinds)
+    def _check(self, feed: Feed) -> None:
+        """Raise InvalidError for what no session takes: each part sees a part of it alone."""
+        for port in self.inputs:
+            if port.name not in feed:
+                raise InvalidError(f"it does not run: no {port.name!r} given")
+            mismatch = port.mismatch(feed[port.name])
+            if mismatch:
+                raise InvalidError(f"it does not run: {mismatch} given", "", port.name)
+        known = {port.name for port in self.inputs} | {value.name for value in self._overridable}
+        for name in feed:
+            if name not in known:
+                raise InvalidError(f"it does not run: there is no input {name!r}")
+
+    def _run_part(self, part: Part, kept: Activations) -> None:
+        read = {value for node in part.nodes for value in (*node.inputs, *node.captures)}
+        overridden = [v for v in self._overridable if v in read and v in kept]
+        reads = (*part.reads, *overridden)
+        piece = extract(self.model, part, {value: kept.element(value) for value in reads})
         # a single weight that is too large for any part is left in its file
         mapped = decoded_bytes(piece) > 2 * piece_bytes()
         session = Session(piece, self.threads, self.optimize, self.profile, mapped)
-        feeds = kept.feeds(part.reads, samples)
-        for sample, results in enumerate(session.run_all(feeds)):
+        for sample, results in enumerate(session.run_all(kept.feeds(reads))):
             for value, result in zip(part.gives, results, strict=True):
                 kept.put(value, sample, result)
         kept.drop(part.last_reads)
         if self.profile is not None:
             self._ran += session.executed()
+        del session
+        _trim()
 
-    def _output(self, value: Value, kept: "_Kept", sample: int) -> Any:
+    def _output(self, value: Value, kept: Activations, sample: int) -> Any:
         if value in kept:
             return kept.get(value, sample)
-        array = self.model.constant(value)
-        return array if array is not None else kept.given(value, sample)
-
-
-class _Kept:
-    """Values between pieces, by sample."""
-
-    def __init__(self, feeds: Sequence[Feed]) -> None:
-        self._given = feeds
-        self._scratch = Storage()
-        self._at: dict[tuple[Value, int], Any] = {}
-
-    def __contains__(self, value: Value) -> bool:
-        return (value, 0) in self._at
-
-    def put(self, value: Value, sample: int, array: Any) -> None:
-        large = isinstance(array, np.ndarray) and array.nbytes > _SMALL and array.dtype != object
-        if large:
-            flat = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-            array = _Spilled(self._scratch.append(flat), array.dtype, array.shape)
-        self._at[value, sample] = array
-
-    def get(self, value: Value, sample: int) -> Any:
-        found = self._at[value, sample]
-        if not isinstance(found, _Spilled):
-            return found
-        return self._scratch.read(found.blob).view(found.dtype).reshape(found.shape)
-
-    def given(self, value: Value, sample: int) -> Array:
-        return self._given[sample][value.name]
-
-    def drop(self, values: Sequence[Value]) -> None:
-        for sample in range(len(self._given)):
-            for value in values:
-                self._at.pop((value, sample), None)
-
-    def element(self, value: Value) -> int:
-        """Element type of a value that goes into a piece."""
-        found = self._at.get((value, 0))
-        if found is None:
-            found = np.asarray(self.given(value, 0))
-        if not isinstance(found, np.ndarray | _Spilled):
-            hint = "give more --memory, so that it is run whole"
-            raise UnsupportedError("no tensor, but it goes from piece to piece", hint, value.name)
-        return tensors.element_of(found.dtype)
-
-    def feeds(self, values: Sequence[Value], samples: int) -> Sequence[Feed]:
-        return _Feeds(self, values, samples)
-
-
-class _Feeds(Sequence[Feed]):
-    """Feeds of one piece, read when they are asked for."""
-
-    def __init__(self, kept: _Kept, values: Sequence[Value], samples: int) -> None:
-        self._kept, self._values, self._samples = kept, values, samples
-
-    def __len__(self) -> int:
-        return self._samples
-
-    def __getitem__(self, at: Any) -> Any:
-        if isinstance(at, slice):
-            return [self[sample] for sample in range(*at.indices(self._samples))]
-        if at >= self._samples:
-            raise IndexError(at)
-        kept = self._kept
-        return {
-            value.name: kept.get(value, at) if value in kept else kept.given(value, at)
-            for value in self._values
-        }
-
-
-class _Spilled:
-    """An array in the scratch file."""
-
-    def __init__(self, blob: Blob, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
-        self.blob, self.dtype, self.shape = blob, dtype, shape
+        tensor = value.tensor or self.model.tensor(value)
+        if tensor is None:
+            raise InvalidError("nothing makes it", where=value.name)
+        return to_array(tensor, self.model.storage)
 
 
 def _port(value: Value) -> Port:
@@ -164,7 +108,13 @@ def _port(value: Value) -> Port:
     if known is None:
         return Port(value.name, None, ())
     try:
-        dtype = tensors.np_dtype(known.element)
+        dtype: np.dtype[Any] | None = elements.np_dtype(known.element)
     except KeyError:
-        return Port(value.name, None, ())
-    return Port(value.name, dtype, known.shape or ())
+        dtype = None
+    return Port(value.name, dtype if str(dtype) in DTYPES.values() else None, known.shape or ())
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, where the C library can: it keeps it otherwise."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -5,30 +5,34 @@ weights beside it, so that no message passes 2 GB.
 """
 
 import json
+import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import numpy as np
 
-from onnx_compress.ir.errors import CompressError, InvalidError, TooLongError
+from onnx_compress.ir.errors import CompressError, InvalidError, LoadError, TooLongError
 from onnx_compress.ir.graph import files
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.external import write_beside
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import scratch
-from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.runtime.limits import libraries, run_seconds
 
 Feed = Mapping[str, Array]
 
+_PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?: const)? ?")
+_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")
 _GRACE = 10.0  # seconds that a run which was told to end is waited for
 _IN_MEMORY = 32 << 20  # bytes of a model that is handed over in memory
 
-_DTYPES = {
+DTYPES = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
     "tensor(float16)": "float16",
@@ -45,6 +49,21 @@ class Port:
     name: str
     dtype: np.dtype[Any] | None
     shape: tuple[int | str | None, ...]
+
+    def mismatch(self, array: Any) -> str:
+        """What does not fit of an array that is given, in words; "" if all does."""
+        if not isinstance(array, np.ndarray):
+            return ""
+        text = self.dtype == object and array.dtype.kind in "OUS"
+        if self.dtype is not None and array.dtype != self.dtype and not text:
+            return str(array.dtype)
+        fixed = (
+            isinstance(dim, int) and dim > 0 and dim != size
+            for dim, size in zip(self.shape, array.shape, strict=False)
+        )
+        if self.shape and (array.ndim != len(self.shape) or any(fixed)):
+            return f"shape {list(array.shape)}"
+        return ""
 
 
 class Session:
@@ -67,6 +86,7 @@ class Session:
         import onnxruntime
 
         onnxruntime.set_default_logger_severity(4)
+        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
@@ -81,9 +101,9 @@ class Session:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile / "profile")
         self.threads, self.seconds = threads, run_seconds()
+        for library in libraries():
+            _register(library, options)
         try:
-            for library in libraries():
-                options.register_custom_ops_library(str(library))
             self._session = _load(model, options)
             self.inputs = [_port(port) for port in self._session.get_inputs()]
             self.outputs = [_port(port) for port in self._session.get_outputs()]
@@ -130,17 +150,14 @@ class Session:
 
 
 class _Job:
-    """One run on a thread of its own."""
+    """One run on another thread."""
 
     def __init__(self, session: Session, feed: Feed) -> None:
         import onnxruntime
 
         self._options = onnxruntime.RunOptions()
         self._seconds = session.seconds
-        self._future: Future[list[Any]] = Future()
-        arguments = (self._future, session, feed, self._options)
-        self._thread = Thread(target=_run, args=arguments, daemon=True)
-        self._thread.start()
+        self._future = _workers(session.threads).submit(session.call, feed, self._options)
 
     def outputs(self) -> list[Any]:
         try:
@@ -152,14 +169,25 @@ class _Job:
     def end(self) -> None:
         """Stop it if it still runs: before the next node, that is."""
         self._options.terminate = True
-        self._thread.join(_GRACE)
+        wait([self._future], _GRACE)
 
 
-def _run(future: "Future[list[Any]]", session: Session, feed: Feed, options: Any) -> None:
+@lru_cache
+def _workers(count: int) -> ThreadPoolExecutor:
+    """Threads that are used again and again: each new one takes memory of its own for good."""
+    return ThreadPoolExecutor(count, thread_name_prefix="onnx-compress")
+
+
+if hasattr(os, "register_at_fork"):  # a child has none of the threads of its parent
+    os.register_at_fork(after_in_child=_workers.cache_clear)
+
+
+def _register(library: Path, options: Any) -> None:
     try:
-        future.set_result(session.call(feed, options))
-    except BaseException as error:  # also MemoryError: whoever waits must hear of it
-        future.set_exception(error)
+        options.register_custom_ops_library(str(library))
+    except Exception as error:
+        hint = "give a shared library that was built for ONNX Runtime"
+        raise LoadError(f"no library of operators: {_reason(error)}", hint, str(library)) from error
 
 
 def _load(model: Model | Path, options: Any) -> Any:
@@ -183,17 +211,24 @@ def _open(source: str | bytes, options: Any) -> Any:
 
 
 def _reason(error: Exception) -> str:
-    return str(error).replace("\n", " ")[:400]
+    """The runtime's own words, without the places in its source."""
+    if isinstance(error, UnicodeDecodeError):
+        return "text in it is not UTF-8"
+    if any(word in str(error) for word in _MEMORY):
+        raise MemoryError(str(error)) from error
+    return _PLACE.sub("", str(error)).replace("\n", " ")[:600]
 
 
 def _hint(error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return "names are UTF-8 in ONNX; the file is damaged"
     if "is not a registered function/op" in str(error):
         return "if a library has this operator, give it with --custom-ops; only one that you trust"
     return "ONNX Runtime refuses the model; see its message"
 
 
 def _port(port: Any) -> Port:
-    kind = _DTYPES.get(port.type)
+    kind = DTYPES.get(port.type)
     shape = tuple(dim if isinstance(dim, int | str) else None for dim in port.shape or ())
     return Port(port.name, np.dtype(kind) if kind else None, shape)
 

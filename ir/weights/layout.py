@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from onnx_compress.ir.graph.tensors import Array
+from onnx_compress.ir.graph.elements import Array
 
 _WIDE = 16  # numbers a kernel must have to be worth a scale of its own
 

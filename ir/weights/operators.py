@@ -79,6 +79,14 @@ def _gather(node: Node, shape: Shape) -> Layout | No:
 _CONV = Operator({1: _ranked(3, _conv)})
 _RECURRENT = Operator({1: _ranked(3, _left), 2: _ranked(3, _left)})
 
+DOMAINS = (
+    "",
+    "ai.onnx",
+    "ai.onnx.ml",
+    "com.microsoft",
+    "com.microsoft.nchwc",
+)  # of known operators
+
 # operators that read integer weights, and the slots of those: nothing is left to quantize there
 QUANTIZED: dict[str, tuple[int, ...]] = {
     "MatMulInteger": (0, 1),

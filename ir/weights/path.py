@@ -6,9 +6,9 @@ stored --Identity | Cast | Transpose | Reshape--> ... --> operand
 from dataclasses import dataclass
 from math import prod
 
+from onnx_compress.ir.graph.elements import Array, dims, element_type, type_name
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.tensors import Array, dims, element_type, type_name
 from onnx_compress.ir.graph.view import Node, Value
 
 STEPS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")

@@ -10,19 +10,13 @@ from dataclasses import dataclass
 from math import prod
 
 from onnx_compress.ir.errors import InvalidError
+from onnx_compress.ir.graph.elements import Array, bits, dims, element_type, type_name
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.tensors import (
-    Array,
-    bits,
-    dims,
-    element_type,
-    slices,
-    type_name,
-)
+from onnx_compress.ir.graph.tensors import slices
 from onnx_compress.ir.graph.view import Node, Value
 from onnx_compress.ir.weights.layout import Layout
-from onnx_compress.ir.weights.operators import OPERATORS, QUANTIZED
+from onnx_compress.ir.weights.operators import DOMAINS, OPERATORS, QUANTIZED
 from onnx_compress.ir.weights.path import Path, pieces, trace
 
 
@@ -174,6 +168,7 @@ def find_weights(model: Model) -> Inventory:
     """Every weight of the operators in OPERATORS, at any depth, functions left out."""
     uses: dict[Value, list[Use]] = {}
     joined: dict[Value, None] = {}
+    strange: dict[Value, str] = {}
     skipped: dict[str, Skipped] = {}
 
     def skip(name: str, reason: str) -> None:
@@ -184,6 +179,8 @@ def find_weights(model: Model) -> Inventory:
             stored = node.input(slot)
             if stored is not None and model.tensor(stored) is not None:
                 skip(stored.name, f"already quantized: read by {node.op}")
+        if node.proto.domain not in DOMAINS:
+            strange.update(dict.fromkeys(_stored(model, node), node.op))
         operator = OPERATORS.get(node.op)
         for slot, read in operator.slots.items() if operator else ():
             value = node.input(slot)
@@ -202,6 +199,8 @@ def find_weights(model: Model) -> Inventory:
                 skip(path.root.name, f"{layout.reason} in {node.op}")
             elif path.root.exits:
                 skip(path.root.name, "the model gives it out")
+            elif path.root.held:
+                skip(path.root.name, "training_info or an annotation refers to it")
             else:
                 uses.setdefault(path.root, []).append(Use(node, slot, path, layout))
     for function in model.functions:
@@ -209,8 +208,17 @@ def find_weights(model: Model) -> Inventory:
             if node.op in OPERATORS:
                 skip(f"{function.proto.name}/{node.name}", "inside a function of the model")
     for value in joined:
-        if not value.exits:
+        if not (value.exits or value.held):
             uses.setdefault(value, [])
+    for value, op in strange.items():  # who knows what it does with it, and what it must be
+        uses.pop(value, None)
+        skip(value.name, f"read by {op}, which is not known")
     weights = tuple(Weight(model, value, tuple(found)) for value, found in uses.items())
     used = {weight.name for weight in weights}
     return Inventory(weights, tuple(s for s in skipped.values() if s.name not in used))
+
+
+def _stored(model: Model, node: Node) -> list[Value]:
+    """The stored tensors that a node reads, or takes over steps."""
+    paths = [trace(model, value) for value in node.inputs if value is not None]
+    return [path.root for path in paths if isinstance(path, Path) and len(path.shape) >= 2]

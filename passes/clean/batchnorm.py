@@ -14,9 +14,9 @@ import numpy as np
 
 from onnx_compress.ir.graph import Model, Node
 from onnx_compress.ir.graph.dead import remove_unused
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.inference import TensorType, infer
 from onnx_compress.ir.graph.patterns import No, constant_inputs, producer, sole_consumer, unshared
-from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.weights.layout import Layout
 from onnx_compress.ir.weights.operators import OPERATORS

@@ -13,9 +13,9 @@ import numpy as np
 
 from onnx_compress.ir.graph import Model, Node
 from onnx_compress.ir.graph.dead import remove_unused
+from onnx_compress.ir.graph.elements import Array, nbytes
 from onnx_compress.ir.graph.evaluate import evaluate
 from onnx_compress.ir.graph.inference import TensorType, infer
-from onnx_compress.ir.graph.tensors import Array, nbytes
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.passes.base import Entry, Report
 
@@ -24,6 +24,9 @@ EXACT = frozenset(
     "Abs Add And Cast Ceil Concat ConstantOfShape Div Equal Expand Flatten Floor Gather GatherND "
     "Greater GreaterOrEqual Less LessOrEqual Max Min Mul Neg Not Or Pad Range Reshape "
     "ScatterND Shape Sign Size Slice Split Sqrt Squeeze Sub Tile Transpose Unsqueeze Where".split()
+)
+_BROADCAST = frozenset(
+    "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mul Or Sub Where".split()
 )
 _FREE = 256  # bytes that a result may take in any case
 _LARGEST = 1 << 20  # bytes that a result on the way may take; or as much as is stored
@@ -173,7 +176,12 @@ def _count(node: Node, given: list[Array]) -> int | None:
             return None
         start, stop, step = (float(end.reshape(-1)[0]) for end in given)
         return int(abs((stop - start) / step)) if step else None
-    if node.op in ("Add", "Sub", "Mul", "Div", "Where", "Equal", "Max", "Min"):
+    if node.op == "Gather" and len(given) == 2 and given[0].ndim:
+        rows = given[0].shape[node.attribute("axis", 0) % given[0].ndim]
+        return int(given[0].size // max(rows, 1) * given[1].size)
+    if node.op == "GatherND" and len(given) == 2 and given[1].ndim:
+        return int(given[0].size * given[1].size)  # at most: all of it for each
+    if node.op in _BROADCAST:
         try:
             return int(prod(np.broadcast_shapes(*(array.shape for array in given))))
         except ValueError:

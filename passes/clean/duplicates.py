@@ -3,7 +3,8 @@
 from onnx_compress.ir.graph import Graph, Model
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.digests import digest
-from onnx_compress.ir.graph.tensors import Tensor, beginning, dims, element_type
+from onnx_compress.ir.graph.elements import Tensor, dims, element_type
+from onnx_compress.ir.graph.tensors import beginning
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.passes.base import Entry, Report
 
@@ -29,7 +30,7 @@ def _constants(model: Model, graph: Graph) -> list[tuple[Value, Tensor]]:
     found = []
     for value in (*graph.initializers, *made):
         tensor = model.tensor(value)
-        if tensor is not None and not value.exits and not value.is_input:
+        if tensor is not None and not (value.exits or value.is_input or value.held):
             found.append((value, tensor))
     return found
 

@@ -65,8 +65,8 @@ class Quant(Pass):
         changes: list[Entry] = []
         skipped: list[Entry] = []
         choice = None
+        newest, refused = _reachable(model, context)
         if self.bits == 8:
-            newest, refused = _reachable(model, context)
             skipped += [Entry("operator set", refused)] if refused else []
             choice = Choice.observed(model, context, newest, self.activations == "float")
         found = find_weights(model)
@@ -76,6 +76,10 @@ class Quant(Pass):
             readers = self._planned(weight, choice)
             if isinstance(readers, No):
                 skipped.append(Entry(weight.name, readers.reason))
+            elif minimum_opset(readers.values() or ["codec"]) > newest:
+                skipped.append(
+                    Entry(weight.name, refused or "the target's operator set is too old")
+                )
             else:
                 plan[weight] = readers
         needed = minimum_opset(name for readers in plan.values() for name in readers.values())
@@ -163,14 +167,19 @@ def _described(weight: Weight, form: Affine | Half) -> str:
 
 def _reachable(model: Model, context: Context) -> tuple[int, str]:
     """The newest operator set that readers may ask for, and why no newer one."""
-    newest = max(reader.minimum_opset for reader in READERS.values())
     limit = context.target.maximum_opset
-    newest = min(newest, limit) if limit else newest
-    if model.opset() >= newest:
-        return model.opset(), ""
-    trial = clone(model)
-    try:
-        opset.raise_to(trial, newest, Shapes(trial, context.sample).types)
-    except UnsupportedError as error:
-        return model.opset(), str(error)
-    return newest, ""
+    asked = {reader.minimum_opset for reader in READERS.values()}
+    refused = ""
+    for version in sorted(asked, reverse=True):
+        if model.opset() >= version:
+            break
+        if limit and version > limit:
+            continue
+        trial = clone(model)
+        try:
+            opset.raise_to(trial, version, Shapes(trial, context.sample).types)
+        except UnsupportedError as error:
+            refused = refused or str(error)
+            continue
+        return version, refused
+    return model.opset(), refused

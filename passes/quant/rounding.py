@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.weights import Weight
 from onnx_compress.kernels.affine import largest, quantize, scale_for
 

@@ -1,9 +1,9 @@
 """What every pass must leave true: the graph is sound, loads, and has the interface it had."""
 
-from onnx_compress.ir.errors import CompressError, VerificationError
+from onnx_compress.ir.errors import CompressError, OutputError, VerificationError
 from onnx_compress.ir.graph import Model, invariants
+from onnx_compress.ir.graph.elements import element_type, type_name
 from onnx_compress.ir.graph.inference import declared
-from onnx_compress.ir.graph.tensors import element_type, type_name
 from onnx_compress.passes.verify.quality import Quality
 from onnx_compress.passes.verify.reference import Reference
 
@@ -35,7 +35,7 @@ def check(model: Model, interface: list[tuple[str, bytes]], reference: Reference
         if model.interface() != interface:
             raise VerificationError("inputs or outputs changed")
         return reference.judge(model)
-    except VerificationError:
+    except (VerificationError, OutputError):
         raise
     except CompressError as error:
         raise VerificationError(str(error)) from error

@@ -14,7 +14,7 @@ import numpy as np
 
 from onnx_compress.ir.errors import CalibrationError, InvalidError, TooLongError
 from onnx_compress.ir.graph import Model, Value
-from onnx_compress.ir.graph.tensors import dims
+from onnx_compress.ir.graph.elements import dims
 from onnx_compress.ir.runtime import Feed, Port, Runner
 
 # sizes for the open dimensions after the first, by how many there are in an input
@@ -33,6 +33,7 @@ def draw(model: Model, session: Runner, count: int, seed: int) -> list[Feed]:
     """`count` inputs that the model accepts. Raises CalibrationError if none are found."""
     uses = {value.name: _use(model, value) for value in model.inputs()}
     last = "its inputs are not tensors of numbers"
+    full: MemoryError | None = None
     for sizes in _choices(session.inputs):
         rng = np.random.default_rng(seed)
         feeds = []
@@ -49,10 +50,15 @@ def draw(model: Model, session: Runner, count: int, seed: int) -> list[Feed]:
             session.run(feeds[0])
         except TooLongError:
             raise
+        except MemoryError as error:
+            full = error
+            continue
         except InvalidError as error:
             last = error.message
             continue
         return list(feeds)
+    if full is not None:
+        raise full
     hint = "give real inputs with --calib FILE.npz"
     raise CalibrationError(f"no inputs could be drawn that the model accepts: {last}", hint)
 

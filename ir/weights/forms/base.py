@@ -14,8 +14,8 @@ from typing import ClassVar, Protocol
 import numpy as np
 
 from onnx_compress.ir.graph.builder import Builder
+from onnx_compress.ir.graph.elements import Array, Tensor
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.tensors import Array, Tensor
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.weights.weight import Use, Weight
 from onnx_compress.kernels import affine

@@ -10,8 +10,8 @@ import numpy as np
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph.builder import Builder
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.graph.view import Node, Value
 from onnx_compress.ir.weights.forms.base import FLOAT, Coded, Reader, Stored
 from onnx_compress.ir.weights.weight import Use

@@ -6,8 +6,8 @@ The other way round, the whole table would be decoded at every run, or at load i
 """
 
 from onnx_compress.ir.graph.builder import Builder
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.tensors import Array
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
 from onnx_compress.ir.weights.weight import Use

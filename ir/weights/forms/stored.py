@@ -8,8 +8,8 @@ import numpy as np
 
 from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph.dead import remove_unused
+from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.tensors import Array, np_dtype
 from onnx_compress.ir.weights.forms import codec, dequantize, dynamic, gathered
 from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
 from onnx_compress.ir.weights.weight import Use, Weight
