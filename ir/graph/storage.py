@@ -152,8 +152,9 @@ class Storage:
         kept = self._file(blob.location)
         if isinstance(kept, TensorProto):
             data: Bytes = np.frombuffer(kept.raw_data, np.uint8)  # copied whole, every time
-            if data.nbytes <= PIECE:
+            if blob.length == data.nbytes or blob.length <= THRESHOLD:
                 return data[blob.offset : blob.offset + blob.length]
+            # read in part: it will be read again
             kept = self._kept[int(blob.location.removeprefix(MARKER))] = self.append(data)
             del data
         if isinstance(kept, Blob):
