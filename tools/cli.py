@@ -2,7 +2,8 @@
 
 Exit codes: 0 written; 1 unexpected; 2 wrong command or passes; 3 the model; 4 a pass failed;
 5 the calibration data; 6 the result is worse than --max-error, or cannot be judged; 7 it cannot be
-written; 130 interrupted. Errors are two lines on standard error: what is wrong, and what to do.
+written; 8 out of memory; 130 interrupted. Errors are two lines on standard error: what is wrong, and
+what to do.
 """
 
 import argparse
@@ -101,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except MemoryError:
         _complain("out of memory", "run it in pieces with --memory 100MB, or on a larger machine")
-        return 1
+        return 8
 
 
 def _complain(what: str, hint: str) -> None:

@@ -27,7 +27,7 @@ from onnx_compress.ir.graph import Model, load
 from onnx_compress.ir.graph.wire import reference
 
 SECONDS, MEGABYTES = 60, 1024
-_CODES = (0, 3, 4, 5, 6, 7)  # what a bad model may end with
+_CODES = (0, 3, 4, 5, 6, 7, 8)  # what a bad model may end with
 
 
 @dataclass(frozen=True)
