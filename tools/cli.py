@@ -2,8 +2,8 @@
 
 Exit codes: 0 written; 1 unexpected; 2 wrong command or passes; 3 the model; 4 a pass failed;
 5 the calibration data; 6 the result is worse than --max-error, or cannot be judged; 7 it cannot be
-written; 8 out of memory; 130 interrupted. Errors are two lines on standard error: what is wrong, and
-what to do.
+written; 8 out of memory; 130 interrupted. Errors are two lines on standard error: what is wrong,
+and what to do.
 """
 
 import argparse
