@@ -40,15 +40,7 @@ class Cost:
 def cost(model: Model, feed: Feed | None = None) -> Cost:
     """The figures of a model for a run on `feed`; without one, symbolic shapes stay unknown."""
     shapes = Shapes(model, feed)
-    stored = [
-        tensor
-        for graph in model.graphs()
-        for tensor in (
-            *(value.tensor for value in graph.initializers),
-            *(model.tensor(v) for n in graph.nodes if n.op == "Constant" for v in n.outputs),
-        )
-        if tensor is not None
-    ]
+    stored = [tensor for graph in model.graphs() for _, tensor in model.stored(graph)]
     fixed = fixed_nodes(model, model.graphs())
     unknown = 0
     work = 0

@@ -72,11 +72,7 @@ def digests(model: Document) -> dict[str, str]:
 
 
 def _stored(model: Document, graph: Graph, path: str) -> Iterator[tuple[str, Tensor]]:
-    made = [n.output for n in graph.nodes if n.op == "Constant" and n.outputs and n.outputs[0]]
-    for value in (*graph.initializers, *made):
-        tensor = value.tensor or model.tensor(value)
-        if tensor is not None:
-            yield path + value.name, tensor
+    yield from ((path + value.name, tensor) for value, tensor in model.stored(graph))
     for node in graph.nodes:
         for attribute, body in node.bodies:
             yield from _stored(model, body, f"{path}{node.name}/{attribute}/")

@@ -93,6 +93,14 @@ class Document:
             return _of_constant_node(value.producer)
         return None
 
+    def stored(self, graph: Graph) -> Iterator[tuple[Value, Tensor]]:
+        """All tensors that one graph stores, overridable ones too: initializers, Constant nodes."""
+        made = [node.output for node in graph.nodes if node.op == "Constant" and node.outputs]
+        for value in (*graph.initializers, *made):
+            tensor = value.tensor or self.tensor(value)
+            if tensor is not None:
+                yield value, tensor
+
     def constant(self, value: Value | None) -> Array | None:
         """The numbers of a value that never changes, else None."""
         found = self.tensor(value)

@@ -126,13 +126,8 @@ def _decoded(tensor: Tensor) -> int:
 
 def decoded_bytes(model: Document) -> int:
     """What all weights may take once decoded: as much for a model as for its compressions."""
-    total = 0
-    for graph in (*model.graphs(), *(g for f in model.functions for g in f.walk())):
-        made = [node.output for node in graph.nodes if node.op == "Constant" and node.outputs]
-        for value in (*graph.initializers, *made):
-            tensor = value.tensor or model.tensor(value)
-            total += _decoded(tensor) if tensor is not None else 0
-    return total
+    graphs = (*model.graphs(), *(g for f in model.functions for g in f.walk()))
+    return sum(_decoded(tensor) for graph in graphs for _, tensor in model.stored(graph))
 
 
 def _parts(model: Document, place: dict[Node, int], fixed: set[Node], count: int) -> list[Part]:

@@ -26,13 +26,11 @@ def share_constants(model: Model) -> Report:
 
 
 def _constants(model: Model, graph: Graph) -> list[tuple[Value, Tensor]]:
-    made = [n.output for n in graph.nodes if n.op == "Constant" and n.outputs]
-    found = []
-    for value in (*graph.initializers, *made):
-        tensor = model.tensor(value)
-        if tensor is not None and not (value.exits or value.is_input or value.held):
-            found.append((value, tensor))
-    return found
+    return [
+        (value, tensor)
+        for value, tensor in model.stored(graph)
+        if not (value.exits or value.is_input or value.held)
+    ]
 
 
 def _merge(model: Model, values: list[Value]) -> list[Entry]:

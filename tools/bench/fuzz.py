@@ -52,10 +52,8 @@ class Source:
 
 def _weights(model: Model) -> Iterator[tuple[int, int]]:
     for graph in model.graphs():
-        made = [node.output for node in graph.nodes if node.op == "Constant"]
-        for value in (*graph.initializers, *made):
-            tensor = model.tensor(value)
-            if tensor is not None and getattr(tensor, "data_location", 0) == 1:
+        for _, tensor in model.stored(graph):
+            if getattr(tensor, "data_location", 0) == 1:
                 blob = reference(tensor)
                 yield blob.offset, blob.offset + blob.length
 
