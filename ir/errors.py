@@ -6,12 +6,13 @@
     ├── PassError           PreconditionError, VerificationError
     ├── CalibrationError
     ├── QualityError
-    └── OutputError
+    ├── OutputError
+    └── CancelledError
 
 Each carries a hint, which says what to do, and the exit code that the command line ends with.
 """
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class CompressError(Exception):
@@ -95,12 +96,22 @@ class CalibrationError(CompressError):
 
 
 class QualityError(CompressError):
-    """The result is worse than the user allows; nothing was written."""
+    """The result is worse than the user allows; nothing was written.
+
+    `report`: the Summary of the run, where it got that far.
+    """
 
     exit_code = 6
+    report: Any = None
 
 
 class OutputError(CompressError):
     """The result cannot be written."""
 
     exit_code = 7
+
+
+class CancelledError(CompressError):
+    """The program that this runs in asked for an end; nothing was written."""
+
+    exit_code = 130

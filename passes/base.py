@@ -15,12 +15,15 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
-from onnx_compress.ir.errors import OptionError
-from onnx_compress.ir.graph import Model
-from onnx_compress.ir.runtime import Feed
-from onnx_compress.passes.target import Target
+from onnx_compress.ir.errors import OptionError, VerificationError
+from onnx_compress.ir.graph import Model, clone, invariants, kinds
+from onnx_compress.ir.runtime import Feed, open_session
+from onnx_compress.ir.weights import Inventory, Skipped, Weight, find_weights
+from onnx_compress.passes.samples import draw
+from onnx_compress.passes.target import Target, host
 
 
 class Phase(IntEnum):
@@ -76,7 +79,8 @@ class Context:
     """What a pass may look at besides the model.
 
     `sample`: one input, for the shapes of a run. `fit`: real inputs to fit on; empty if the user
-    gave none. `calibrated`: whether there are any.
+    gave none. `calibrated`: whether there are any. `exclude`: names of weights, or of nodes that
+    read them, which passes leave alone; may hold *, ? and [].
     """
 
     target: Target
@@ -84,11 +88,29 @@ class Context:
     fit: Sequence[Feed] = ()
     seed: int = 0
     emit: Callable[[Event], None] = ignore
+    exclude: tuple[str, ...] = ()
 
     @property
     def calibrated(self) -> bool:
         """Whether the user gave data."""
         return bool(self.fit)
+
+    def weights(self, model: Model) -> Inventory:
+        """The weights that a pass may change; those that the user excludes are skipped."""
+        found = find_weights(model)
+        kept = tuple(w for w in found if not any(matches(w, pattern) for pattern in self.exclude))
+        left = tuple(Skipped(w.name, "excluded by name") for w in found if w not in kept)
+        return Inventory(kept, (*found.skipped, *left)) if left else found
+
+    def progress(self, done: int, total: int, what: str) -> None:
+        """Tell how far a pass is, in what it counts: weights, layers."""
+        self.emit(Event("progress", what, done, total))
+
+
+def matches(weight: Weight, pattern: str) -> bool:
+    """Whether a pattern is the name of a weight, or of a node that reads it."""
+    called = (weight.name, *(use.node.proto.name for use in weight.uses))
+    return any(name and (name == pattern or fnmatchcase(name, pattern)) for name in called)
 
 
 def option(
@@ -109,11 +131,12 @@ def option(
 class Pass:
     """One transformation of a model.
 
-    `exact`: the outputs stay the same up to rounding.
+    `exact`: the outputs stay the same up to rounding. `example`: how it may be written.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = False
+    example: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
         """Check the options. Raises OptionError."""
@@ -145,6 +168,30 @@ class Pass:
     def run(self, model: Model, context: Context) -> Report:
         """Change the model. It may be thrown away afterwards, so it need not be left intact."""
         raise NotImplementedError
+
+    def __call__(self, model: Any, *, sample: Feed | None = None, **options: Any) -> Any:
+        """This pass alone, on any kind of model; gives one of the same kind.
+
+        For other toolchains, which do their own judging: the result is sound, loads, and has the
+        interface it had, but is not compared with the original; `compress` does that. `sample`:
+        one input, drawn if there is none. `options`: further fields of Context. Raises
+        OptionError for a pass without numbers, which only `compress` can choose for.
+        """
+        if not (self.exact or self.obeyed):
+            hint = "give it numbers, or use compress(), which chooses them by the error"
+            raise OptionError("it has no numbers", hint, str(self))
+        original, _ = kinds.read(model)
+        if sample is None:
+            (sample,) = draw(original, open_session(original), 1, options.get("seed", 0))
+        context = Context(**({"target": host(), "sample": sample} | options))
+        result = clone(original)
+        report = self.settings(context)[0].run(result, context)
+        if report.modified:
+            invariants.check(result)
+            if result.interface() != original.interface():
+                raise VerificationError("inputs or outputs changed", where=str(self))
+            open_session(result)
+        return kinds.like(model, result, None)
 
     def __str__(self) -> str:
         """As written in a pipeline."""

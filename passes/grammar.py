@@ -55,18 +55,24 @@ def _pass(text: str, item: ast.expr) -> Pass:
         raise _problem(text, item.col_offset, "not a pass")
     if item.args:
         raise _problem(text, item.args[0].col_offset, "options are written name=value")
-    kind = find(item.func.id)
-    known = {field.name for field in dataclasses.fields(kind)}
     options: dict[str, Any] = {}
     for keyword in item.keywords:
         if keyword.arg is None:
             raise _problem(text, keyword.col_offset, "options are written name=value")
-        if keyword.arg not in known:
-            hint = f"it has {', '.join(sorted(known))}" if known else "it has none"
-            raise OptionError(f"{kind.name} has no option {keyword.arg!r}", hint)
         if keyword.arg in options:
             raise _problem(text, keyword.col_offset, f"{keyword.arg} is given twice")
         options[keyword.arg] = _value(text, keyword.value)
+    return build(item.func.id, options)
+
+
+def build(name: str, options: dict[str, Any]) -> Pass:
+    """The pass of a name, with these options. Raises UnknownPassError, OptionError."""
+    kind = find(name)
+    known = {field.name for field in dataclasses.fields(kind)}
+    strange = [option for option in options if option not in known]
+    if strange:
+        hint = f"it has {', '.join(sorted(known))}" if known else "it has none"
+        raise OptionError(f"{kind.name} has no option {strange[0]!r}", hint)
     return kind(**options)
 
 

@@ -9,10 +9,11 @@ error that is left is taken. Errors add as squares; the last such pass takes the
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from math import sqrt
 from typing import ClassVar
 
 from onnx_compress.ir.errors import (
+    CalibrationError,
+    CancelledError,
     CompressError,
     OrderError,
     OutputError,
@@ -24,10 +25,10 @@ from onnx_compress.ir.graph.files import file_size
 from onnx_compress.ir.runtime import open_session
 from onnx_compress.passes.base import Context, Entry, Event, Pass, Phase, Report
 from onnx_compress.passes.grammar import parse
-from onnx_compress.passes.verify import Quality, Reference, check, exact_db
+from onnx_compress.passes.verify import Budget, Quality, Reference, check, exact_db
+from onnx_compress.passes.verify.budget import FREE
 
 _MAGNIFIED = 2.0  # times what the runtime's optimizer changes, for a pass that is exact
-_FREE = 1.01  # what adds no more than this to the error there is already may be taken
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Stage:
     """What became of one pass.
 
     `quality` is that of the model after it, against the original; `error` the number of it that
-    decides.
+    decides; `setting` the pass with the numbers that were taken.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Stage:
     error: float | None
     seconds: float
     failure: str = ""
+    setting: Pass | None = None
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,14 @@ class Pipeline(Pass):
 
         `Pipeline.parse(str(p)) == p`.
         """
-        passes = parse(text)
-        if fold and not (passes and passes[0].phase == Phase.CLEAN):
-            passes = [*parse("fold"), *passes]
-        return Pipeline(tuple(passes))
+        pipeline = Pipeline(tuple(parse(text)))
+        return pipeline.cleaned() if fold else pipeline
+
+    def cleaned(self) -> "Pipeline":
+        """With exact clean-up first."""
+        if self.passes and self.passes[0].phase == Phase.CLEAN:
+            return self
+        return Pipeline((*parse("fold"), *self.passes))
 
     @property
     def phase(self) -> Phase:
@@ -104,15 +110,16 @@ class Pipeline(Pass):
         model: Model,
         context: Context,
         reference: Reference,
-        max_error: float,
+        budget: Budget,
         keep_going: bool = False,
     ) -> Outcome:
         """Run the passes one by one on copies, and keep what holds.
 
         Raises VerificationError where a pass breaks the model, unless `keep_going`.
         """
-        runner = _Runner(model, context, reference, max_error, keep_going)
+        runner = _Runner(model, context, reference, budget, keep_going)
         for at, item in enumerate(self.passes):
+            context.emit(Event("stage", str(item), at, len(self.passes)))
             left = sum(1 for later in self.passes[at:] if not later.exact and not later.obeyed)
             runner.stage(item, max(left, 1))
         return Outcome(runner.model, tuple(runner.stages))
@@ -124,24 +131,22 @@ class _Runner:
         model: Model,
         context: Context,
         reference: Reference,
-        max_error: float,
+        budget: Budget,
         keep_going: bool,
     ) -> None:
         self.model, self.context, self.reference = model, context, reference
-        self.max_error, self.keep_going = max_error, keep_going
+        self.budget, self.keep_going = budget, keep_going
         self.original, self.interface = model, model.interface()
-        self.spent = 0.0
         self.stages: list[Stage] = []
 
     def stage(self, item: Pass, shares: int) -> None:
         """Run one pass; `shares`: how many passes share the error that is left."""
-        self.context.emit(Event("stage", str(item)))
         start = time.perf_counter()
         before = file_size(self.model)
-        name, report, quality, failure = str(item), Report(), None, ""
+        setting, report, quality, failure = item, Report(), None, ""
         try:
-            name, report, quality = self._choose(item, shares)
-        except (MemoryError, OutputError):  # no fault of the pass
+            setting, report, quality = self._choose(item, shares)
+        except (MemoryError, OutputError, CancelledError, CalibrationError):  # not its fault
             raise
         except Exception as error:  # passes may be anybody's
             failed = _named(error, item)
@@ -151,7 +156,9 @@ class _Runner:
         after = file_size(self.model)
         seconds = time.perf_counter() - start
         measured = self.reference.error(quality) if quality and quality.outputs else None
-        self.stages.append(Stage(name, report, before, after, quality, measured, seconds, failure))
+        self.stages.append(
+            Stage(str(setting), report, before, after, quality, measured, seconds, failure, setting)
+        )
 
     def _exact(self, quality: Quality, error: float) -> str:
         """Whether an exact pass was one; a note where that is hard to say.
@@ -159,7 +166,7 @@ class _Runner:
         After a lossy pass, what can be asked is that the error there is does not grow. And some
         models magnify rounding: those must not change more than the runtime's optimizer makes them.
         """
-        if quality.sqnr_db >= exact_db(self.model) or 0 < error <= self.spent * _FREE:
+        if quality.sqnr_db >= exact_db(self.model) or 0 < error <= self.budget.error * FREE:
             return ""
         noise = self.reference.judge(open_session(self.original, optimize=False)).plain_error
         if quality.plain_error <= _MAGNIFIED * noise:
@@ -169,34 +176,33 @@ class _Runner:
             "this is a bug; run without it and report the model",
         )
 
-    def _choose(self, item: Pass, shares: int) -> tuple[str, Report, Quality | None]:
-        left = max(self.max_error**2 - self.spent**2, 0.0)
-        allowed = max(sqrt(self.spent**2 + left / shares), self.spent * _FREE)
+    def _choose(self, item: Pass, shares: int) -> tuple[Pass, Report, Quality | None]:
         refused: list[Entry] = []
         settings: Sequence[Pass] = item.settings(self.context)
         for at, setting in enumerate(settings):
             trial = clone(self.model)
             report = setting.run(trial, self.context)
             if not report.modified:
-                return str(setting), _with(report, refused), None
+                return setting, _with(report, refused), None
             if not item.obeyed and not _saves(trial, self.model):
                 refused.append(Entry(str(setting), "saves neither bytes nor time here: not taken"))
                 continue
-            quality = check(trial, self.interface, self.reference)
-            error = self.reference.error(quality)
+            scored = self.budget.max_drop is not None
+            quality = check(trial, self.interface, self.reference, scored)
+            error, drop = self.reference.error(quality), self.reference.drop(quality)
             if item.exact:
                 note = self._exact(quality, error)
                 report = replace(report, notes=(*report.notes, note)) if note else report
             last = item.obeyed and at == len(settings) - 1
-            if item.exact or last or error <= allowed:
+            reason = self.budget.refuses(error, drop, shares)
+            if item.exact or last or not reason:
                 self.model = trial
                 if not item.exact:
-                    self.spent = max(self.spent, error)
-                return str(setting), _with(report, refused), quality
-            text = f"error {error:.3g} is above {allowed:.3g}, its share: not taken"
-            refused.append(Entry(str(setting), text))
+                    self.budget.spend(error, drop)
+                return setting, _with(report, refused), quality
+            refused.append(Entry(str(setting), f"{reason}: not taken"))
         summary = "nothing taken" if refused else "nothing to try"
-        return str(item), Report(skipped=tuple(refused), summary=summary), None
+        return item, Report(skipped=tuple(refused), summary=summary), None
 
 
 def _saves(trial: Model, model: Model) -> bool:

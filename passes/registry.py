@@ -33,7 +33,11 @@ def find(name: str) -> type[Pass]:
         close = difflib.get_close_matches(name, names(), 1)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names())}"
         raise UnknownPassError(f"no pass is called {name!r}", hint)
-    loaded = point.load()
+    try:
+        loaded = point.load()
+    except (ImportError, AttributeError) as error:
+        text = f"the pass {name!r} of {point.value} cannot be loaded: {error}"
+        raise PipelineError(text, "reinstall the package that it comes from") from error
     if not (isinstance(loaded, type) and issubclass(loaded, Pass)):
         raise PipelineError(f"{point.value} is no Pass", "see docs/architecture.md")
     return loaded

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from onnx_compress.ir.errors import OptionError
 
 _ROWS = (1, 16, 128)  # of activations, as measured
 _FOLDER = "onnx_compress.passes.targets"
+GROUP = "onnx_compress.targets"  # of entry points: a name, and the path of a file like ours
 
 
 @dataclass(frozen=True)
@@ -70,16 +72,22 @@ def shipped() -> list[str]:
     return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
 
 
+def names() -> list[str]:
+    """Names of all targets installed: ours, and those of other packages."""
+    return sorted({*shipped(), *(point.name for point in entry_points(group=GROUP))})
+
+
 def load(name: str) -> Target:
-    """A shipped target by name, or one from a TOML file. Raises OptionError."""
+    """A target by name, or one from a TOML file. Raises OptionError.
+
+    Names are those of shipped files, then those of entry points of the group
+    `onnx_compress.targets`, each of which is a path, or a resource with `read_text`.
+    """
     try:
-        if name in shipped():
-            text = resources.files(_FOLDER).joinpath(f"{name}.toml").read_text("utf-8")
-        else:
-            text = Path(name).read_text("utf-8")
+        text = _text(name)
         return _parse(Path(name).stem if name.endswith(".toml") else name, tomllib.loads(text))
     except OSError:
-        hint = f"shipped are {', '.join(shipped())}; or give the path of a .toml file"
+        hint = f"there are {', '.join(names())}; or give the path of a .toml file"
         raise OptionError(f"no target {name!r}", hint) from None
     except (
         tomllib.TOMLDecodeError,
@@ -92,6 +100,20 @@ def load(name: str) -> Target:
     ) as error:
         hint = "compare it with a file in passes/targets"
         raise OptionError(f"the target {name} cannot be read: {error}", hint) from None
+
+
+def _text(name: str) -> str:
+    if name in shipped():
+        return resources.files(_FOLDER).joinpath(f"{name}.toml").read_text("utf-8")
+    for point in entry_points(group=GROUP, name=name):
+        try:
+            place = point.load()
+        except (ImportError, AttributeError) as error:
+            raise OptionError(
+                f"the target {name} of {point.value} cannot be loaded: {error}", "reinstall it"
+            ) from error
+        return str((Path(place) if isinstance(place, str) else place).read_text("utf-8"))
+    return Path(name).read_text("utf-8")
 
 
 def _parse(name: str, data: dict[str, Any]) -> Target:

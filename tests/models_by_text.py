@@ -31,7 +31,7 @@ from onnx_compress.passes import (
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.clean import Fold
 from onnx_compress.passes.quant import Quant
-from onnx_compress.passes.verify import Reference
+from onnx_compress.passes.verify import Budget, Reference
 
 RNG = np.random.default_rng(7)
 SEEDED = RNG.bit_generator.state
@@ -276,7 +276,9 @@ def run_passes(
     )
     reference = Reference(Session(model), FEEDS, drawn=True)
     try:
-        return Pipeline(passes).run_checked(model, context, reference, max_error, keep_going)
+        return Pipeline(passes).run_checked(
+            model, context, reference, Budget(max_error), keep_going
+        )
     finally:
         assert proto.SerializeToString() == before
         assert to_bytes(model) == bytes_before

@@ -16,7 +16,7 @@ from onnx_compress.ir.graph.inference import infer
 from onnx_compress.ir.graph.invariants import check
 from onnx_compress.ir.runtime import Session
 from onnx_compress.passes.clean import Fold
-from onnx_compress.passes.verify import draw
+from onnx_compress.passes.samples import draw
 
 from backend_models import BYTES, Case, cases, feed, nodes, outputs, ports, same, sample, session
 

@@ -66,10 +66,10 @@ def test_the_example_keeps_its_accuracy(digits, tmp_path):
     data = digits.with_name("digits.npz")
     out = tmp_path / "out.onnx"
     report = compress(digits, "prune,quant", calibration=data, out=out).report
-    assert report.accuracy is not None
-    assert report.accuracy.after >= report.accuracy.before - 0.004
+    assert report.metric is not None
+    assert report.metric.after >= report.metric.before - 0.004
     assert report.ratio > 3.5
     labels = np.load(data)["__labels__"][1::2]
     images = np.load(data)["image"][1::2]
     logits = Session(out).run({"image": images})[0]
-    assert (logits.argmax(1) == labels).mean() == pytest.approx(report.accuracy.after)
+    assert (logits.argmax(1) == labels).mean() == pytest.approx(report.metric.after)

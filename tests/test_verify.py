@@ -9,7 +9,8 @@ from onnx import ModelProto
 from onnx_compress.ir.errors import CalibrationError, VerificationError
 from onnx_compress.ir.graph import Model, from_proto
 from onnx_compress.ir.runtime import Session
-from onnx_compress.passes.verify import OutputQuality, Quality, Reference, check, draw
+from onnx_compress.passes.samples import draw
+from onnx_compress.passes.verify import OutputQuality, Quality, Reference, check
 from onnx_compress.passes.verify.quality import Tally
 
 from models_by_text import RNG, build, same_numbers_in_any_order  # noqa: F401

@@ -6,8 +6,22 @@ result = compress("in.onnx", "prune,quant(bits=8)", calibration="data.npz", out=
 print(result.report.ratio, result.report.error)
 """
 
-from onnx_compress.compressor import compress
+from onnx_compress.comparison import Comparison, compare
+from onnx_compress.compressor import compress, plan
+from onnx_compress.inspection import Inspection, inspect
 from onnx_compress.ir.errors import CompressError
+from onnx_compress.profiling import profile
 from onnx_compress.result import Result, Summary
 
-__all__ = ["CompressError", "Result", "Summary", "compress"]
+__all__ = [
+    "Comparison",
+    "CompressError",
+    "Inspection",
+    "Result",
+    "Summary",
+    "compare",
+    "compress",
+    "inspect",
+    "plan",
+    "profile",
+]

@@ -5,6 +5,9 @@
        or, where shapes vary: image/0, image/1, ...
        __labels__ [N]         the right classes, for accuracy before and after
 .npy   the same, for a model with one input
+folder of these, in the order of their names; or of one .npy for each input, named after it
+
+What is given once (a scalar, a first state, an empty cache) is the same for all samples.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,6 +21,7 @@ from onnx_compress.ir.errors import CalibrationError
 from onnx_compress.ir.runtime import Feed, Port
 
 LABELS = "__labels__"
+_KINDS = "calibration data are .npz or .npy files of arrays named as the inputs, or a folder"
 Source = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
 
@@ -36,13 +40,15 @@ class Samples:
 
 def read(source: Source, ports: Sequence[Port]) -> Samples:
     """Samples that fit the inputs `ports` of a model. Raises CalibrationError."""
-    arrays: Mapping[str, Any]
     if isinstance(source, str | Path):
-        arrays = _file(Path(source), ports)
-    elif isinstance(source, Mapping):
-        arrays = source
-    else:
-        return _checked(Samples(_feeds(source)), ports)
+        path = Path(source)
+        return _folder(path, ports) if path.is_dir() else _stacked(_file(path, ports), ports)
+    if isinstance(source, Mapping):
+        return _stacked(source, ports)
+    return _checked(Samples(_feeds(source)), ports)
+
+
+def _stacked(arrays: Mapping[str, Any], ports: Sequence[Port]) -> Samples:
     labels = arrays.get(LABELS)
     given = {name: np.asarray(array) for name, array in arrays.items() if name != LABELS}
     samples = Samples(_split(given, ports), None if labels is None else _labels(labels))
@@ -50,6 +56,31 @@ def read(source: Source, ports: Sequence[Port]) -> Samples:
         counts = f"{len(samples.labels)} labels for {len(samples.feeds)} samples"
         raise CalibrationError(counts, "give one label for each sample", LABELS)
     return _checked(samples, ports)
+
+
+def _folder(folder: Path, ports: Sequence[Port]) -> Samples:
+    """The files of a folder, one after the other; each says in errors which it is."""
+    paths = sorted(path for path in folder.iterdir() if path.suffix in (".npz", ".npy"))
+    if not paths:
+        raise CalibrationError("no .npz or .npy files in it", _KINDS, str(folder))
+    named = {port.name for port in ports} | {LABELS}
+    if all(path.suffix == ".npy" and path.stem in named for path in paths):
+        return _stacked({path.stem: _array(path) for path in paths}, ports)
+    parts = []
+    for path in paths:
+        try:
+            parts.append(_stacked(_file(path, ports), ports))
+        except CalibrationError as error:
+            if str(path) in error.where:
+                raise
+            raise CalibrationError(str(error), error.hint, str(path)) from None
+    labelled = [path.name for path, part in zip(paths, parts, strict=True) if part.labels]
+    if labelled and len(labelled) < len(parts):
+        hint = "give labels in all files or in none"
+        raise CalibrationError(f"labels in {labelled[0]} but not in all files", hint, str(folder))
+    feeds = [feed for part in parts for feed in part.feeds]
+    labels = [label for part in parts for label in part.labels or ()]
+    return Samples(feeds, labels if labelled else None)
 
 
 def _feeds(source: Any) -> list[Feed]:
@@ -66,26 +97,30 @@ def _feeds(source: Any) -> list[Feed]:
 
 
 def _file(path: Path, ports: Sequence[Port]) -> Mapping[str, Any]:
-    hint = "calibration data are .npz or .npy files of arrays named as the inputs"
+    loaded = _array(path)
+    if isinstance(loaded, Mapping):
+        return loaded
+    if len(ports) != 1:
+        names = ", ".join(port.name for port in ports)
+        hint = f"give a .npz with {names}"
+        raise CalibrationError("one array for several inputs", hint, str(path))
+    return {ports[0].name: loaded}
+
+
+def _array(path: Path) -> Any:
+    """What a file holds: an array, or several by name."""
     try:
         loaded = np.load(path, allow_pickle=False)
         if isinstance(loaded, np.ndarray):
-            if len(ports) != 1:
-                names = ", ".join(port.name for port in ports)
-                raise CalibrationError(
-                    "one array for several inputs", f"give a .npz with {names}", str(path)
-                )
-            return {ports[0].name: loaded}
+            return loaded
         with loaded:
             return dict(loaded)
     except OSError as error:
         reason = error.strerror or "cannot be read"
-        raise CalibrationError(reason, hint, str(path)) from None
-    except CalibrationError:
-        raise
+        raise CalibrationError(reason, _KINDS, str(path)) from None
     except Exception as error:  # numpy and zip files fail in many ways, some of them wordy
         what = "it holds no plain arrays" if "pickle" in str(error) else str(error)
-        raise CalibrationError(f"cannot be read: {what}", hint, str(path)) from None
+        raise CalibrationError(f"cannot be read: {what}", _KINDS, str(path)) from None
 
 
 def _labels(labels: Any) -> list[int]:

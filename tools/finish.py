@@ -1,17 +1,14 @@
 """The last look: the result is written aside, loaded back, run and compared; then it appears."""
 
 import shutil
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from onnx_compress.calibration import Samples
 from onnx_compress.ir.errors import QualityError, VerificationError
 from onnx_compress.ir.graph import Model, files, staged
 from onnx_compress.ir.runtime import (
-    Feed,
     Runner,
     Session,
     Timing,
@@ -20,7 +17,6 @@ from onnx_compress.ir.runtime import (
     open_session,
 )
 from onnx_compress.passes.verify import Quality, Reference
-from onnx_compress.result import Accuracy
 
 _SINGLE = 1 << 29  # bytes up to which a model that came with external data becomes one file
 
@@ -32,7 +28,6 @@ class Checked:
     quality: Quality
     error: float
     timing: Timing | None
-    accuracy: Accuracy | None
     nbytes: int
 
 
@@ -40,14 +35,14 @@ class Checked:
 class Finish:
     """Compares a result with the original.
 
-    `limit`: error above which nothing is written. `measure`: also time it.
+    `max_error`, `max_drop`: above which nothing is written. `measure`: also time it.
     """
 
     original: Model
     reference: Reference
-    judge: Samples
     threads: int
-    limit: float | None
+    max_error: float | None
+    max_drop: float | None
     measure: bool
 
     def kept(self, model: Model) -> Checked:
@@ -81,14 +76,19 @@ class Finish:
         return True if large and files.is_external(self.original) else None
 
     def _checked(self, session: Runner, timed: Path | None, nbytes: int) -> Checked:
-        quality = self.reference.judge(session)
+        quality = self.reference.judge(session, score=True)
         error = self.reference.error(quality)
         if not np.isfinite(error):
             raise VerificationError("the result gives NaN where the original gives numbers")
-        if self.limit is not None and error > self.limit:
-            hint = "allow a larger --max-error, or ask for less; nothing was written"
-            raise QualityError(f"the error is {error:.3g}, above {self.limit:.3g}", hint)
-        return Checked(quality, error, self._timing(timed), self._accuracy(session), nbytes)
+        hint = "or ask for less; nothing was written"
+        if self.max_error is not None and error > self.max_error:
+            text = f"the error is {error:.3g}, above {self.max_error:.3g}"
+            raise QualityError(text, f"allow a larger --max-error, {hint}")
+        drop = self.reference.drop(quality)
+        if self.max_drop is not None and drop > self.max_drop:
+            text = f"the metric falls by {drop:.3g}, more than {self.max_drop:.3g}"
+            raise QualityError(text, f"allow a larger --max-drop, {hint}")
+        return Checked(quality, error, self._timing(timed), nbytes)
 
     def _timing(self, path: Path | None) -> Timing | None:
         """The result against the original, one thread."""
@@ -96,19 +96,3 @@ class Finish:
             return None
         sessions = [Session(self.original), Session(path)]
         return compare_speed(sessions, self.reference.feeds)
-
-    def _accuracy(self, session: Runner) -> Accuracy | None:
-        labels, feeds = self.judge.labels, self.judge.feeds
-        if labels is None:
-            return None
-        original = open_session(self.original, self.threads)
-        before, after = (_top1(model, feeds, labels) for model in (original, session))
-        return Accuracy(before, after, len(labels))
-
-
-def _top1(session: Runner, feeds: Sequence[Feed], labels: Sequence[int]) -> float:
-    """Share of samples whose first output is largest at the label."""
-    right = 0
-    for outputs, label in zip(session.run_all(feeds), labels, strict=True):
-        right += int(np.asarray(outputs[0]).reshape(-1).argmax()) == label
-    return right / max(len(labels), 1)

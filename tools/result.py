@@ -1,32 +1,43 @@
 """What a run gives back: the model, and everything that is known of it."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from onnx_compress.ir.analysis import Cost
 from onnx_compress.ir.runtime import Timing
 from onnx_compress.passes import Stage
 from onnx_compress.passes.verify import Quality
-
-SCHEMA = 1  # of `Summary.as_dict`
+from onnx_compress.report import as_dict
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Share of labelled samples whose largest output is the right one."""
+class Score:
+    """A metric before and after. `samples`: how many it was measured on, where that is known."""
 
+    name: str
     before: float
     after: float
-    samples: int
+    samples: int | None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one weight does to the outputs when it alone is compressed."""
+
+    weight: str
+    error: float
+    sqnr_db: float
 
 
 @dataclass(frozen=True)
 class Summary:
     """All figures of one run.
 
-    `unchanged`: nothing was gained and the output is the input, byte for byte. `error` is None
-    where nothing could be judged. `quality` is that of the result as read back. `drawn`: judged on
-    drawn inputs, not on real ones.
+    `planned`: nothing was judged or written, sizes are those of the strongest settings.
+    `refused`: why nothing was written. `unchanged`: nothing was gained and the output is the
+    input, byte for byte. `error` is None where nothing could be judged. `quality` is that of the
+    result as read back, None where it was not judged. `drawn`: judged on drawn inputs, not on real ones. `estimated_speed`: by
+    the target's figures, not measured. `layers`: the worst first; empty unless asked for.
     """
 
     passes: str
@@ -36,16 +47,23 @@ class Summary:
     bytes_after: int
     cost_before: Cost
     cost_after: Cost
-    quality: Quality
-    error: float | None
-    max_error: float
+    estimated_speed: float
     drawn: bool
     fitted: int
     judged: int
-    timing: Timing | None
-    accuracy: Accuracy | None
-    unchanged: bool
-    seconds: float
+    max_error: float | None
+    max_drop: float | None = None
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+    quality: Quality | None = None
+    error: float | None = None
+    timing: Timing | None = None
+    metric: Score | None = None
+    layers: tuple[Layer, ...] = ()
+    planned: bool = False
+    refused: str = ""
+    unchanged: bool = False
+    seconds: float = 0.0
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -60,15 +78,8 @@ class Summary:
         return self.timing.ratio[1] if self.timing else None
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        figures = asdict(self)
-        figures |= {"schema": SCHEMA, "ratio": self.ratio, "speed": self.speed}
-        judged = bool(self.quality.outputs)
-        figures["quality"] |= {
-            "error": self.quality.error if judged else None,
-            "sqnr_db": self.quality.sqnr_db if judged else None,
-        }
-        return figures
+        """Everything, for JSON: see docs/report.md."""
+        return as_dict(self)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from onnx_compress.ir.runtime.limits import memory
 from onnx_compress.ir.runtime.observe import executed, observe
 from onnx_compress.ir.runtime.opening import Runner, fits, open_session
-from onnx_compress.ir.runtime.session import Feed, Port, Session, versions
+from onnx_compress.ir.runtime.session import Feed, Port, Session, silence, versions
 from onnx_compress.ir.runtime.timing import Timing, compare_speed
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "memory",
     "observe",
     "open_session",
+    "silence",
     "versions",
 ]

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -23,13 +24,14 @@ from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.external import write_beside
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import scratch
-from onnx_compress.ir.runtime.limits import libraries, run_seconds
+from onnx_compress.ir.runtime.limits import check_cancelled, libraries, run_seconds
 
 Feed = Mapping[str, Array]
 
 _PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?: const)? ?")
 _MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")
 _GRACE = 10.0  # seconds that a run which was told to end is waited for
+_LOOK = 0.1  # seconds between looks at whether the run is to be cancelled
 _IN_MEMORY = 32 << 20  # bytes of a model that is handed over in memory
 
 DTYPES = {
@@ -76,19 +78,18 @@ class Session:
         optimize: bool = True,
         profile: Path | None = None,
         mapped: bool = False,
+        intra: int = 1,
     ) -> None:
         """Load a model. Raises InvalidError with the runtime's own words.
 
         `threads`: how many samples are run at a time, each in one thread, so that sums do not
         depend on it. `profile`: a folder to write what is run to, see `executed`. `mapped`: leave
-        external data in their file, as they are.
+        external data in their file, as they are. `intra`: threads for one run, to be timed.
         """
         import onnxruntime
 
-        onnxruntime.set_default_logger_severity(4)
-        onnxruntime.disable_telemetry_events()
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
+        options.intra_op_num_threads = intra
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
         options.enable_cpu_mem_arena = False  # the arena keeps the peak of loading for ever
@@ -160,11 +161,15 @@ class _Job:
         self._future = _workers(session.threads).submit(session.call, feed, self._options)
 
     def outputs(self) -> list[Any]:
-        try:
-            return self._future.result(self._seconds)
-        except TimeoutError:
-            hint = "give it more with --timeout SECONDS"
-            raise TooLongError(f"it does not end a run in {self._seconds:g} s", hint) from None
+        end = time.monotonic() + self._seconds
+        while True:
+            left = end - time.monotonic()
+            if wait([self._future], min(max(left, 0.0), _LOOK)).done:
+                return self._future.result()
+            check_cancelled()
+            if left <= 0:
+                hint = "give it more with --timeout SECONDS"
+                raise TooLongError(f"it does not end a run in {self._seconds:g} s", hint)
 
     def end(self) -> None:
         """Stop it if it still runs: before the next node, that is."""
@@ -231,6 +236,14 @@ def _port(port: Any) -> Port:
     kind = DTYPES.get(port.type)
     shape = tuple(dim if isinstance(dim, int | str) else None for dim in port.shape or ())
     return Port(port.name, np.dtype(kind) if kind else None, shape)
+
+
+def silence() -> None:
+    """Keep the runtime from printing, in the whole process: for commands, not for libraries."""
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(4)
+    onnxruntime.disable_telemetry_events()
 
 
 def versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from onnx_compress.ir.graph import Model
-from onnx_compress.ir.weights import Weight, find_weights
+from onnx_compress.ir.weights import Weight
 from onnx_compress.ir.weights.forms import Dense
 from onnx_compress.kernels.magnitude import magnitude_mask
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
@@ -25,6 +25,7 @@ class Prune(Pass):
     """Set the smallest weights of every layer to zero."""
 
     name: ClassVar[str] = "prune"
+    example: ClassVar[str] = "prune(sparsity=0.5)"
     sparsity: float | None = option(
         None, "share of each layer's weights to set to zero", low=0.0, high=0.99
     )
@@ -50,11 +51,12 @@ class Prune(Pass):
         if self.sparsity is None:
             needed = "which weights may go cannot be told without real inputs: give --calib"
             return Report(skipped=(Entry("prune", needed),), summary="not run: needs --calib")
-        found = find_weights(model)
+        found = context.weights(model)
         skipped = [Entry(item.name, item.reason) for item in found.skipped]
         changes: list[Entry] = []
         zeros = total = 0
-        for weight in found:
+        for done, weight in enumerate(found):
+            context.progress(done, len(found.weights), "weights")
             reason = _unfit(weight)
             if reason:
                 skipped.append(Entry(weight.name, reason))

@@ -19,7 +19,7 @@ from onnx_compress.ir.errors import InvalidError, UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
-from onnx_compress.ir.weights import Use, Weight, find_weights
+from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine, minimum_opset, spell_out
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
 from onnx_compress.passes.quant.readers import Choice
@@ -36,10 +36,11 @@ class Quant(Pass):
     """Store weights in fewer bits."""
 
     name: ClassVar[str] = "quant"
+    example: ClassVar[str] = "quant(bits=8)"
     bits: int | None = option(None, "bits a weight", choices=(16, 8))
     activations: str | None = option(
         None,
-        "int8 (default): products may quantize their inputs at run time; float: they may not",
+        "int8: products may quantize their inputs at run time; float: they may not",
         choices=("int8", "float"),
     )
 
@@ -69,7 +70,7 @@ class Quant(Pass):
         if self.bits == 8:
             skipped += [Entry("operator set", refused)] if refused else []
             choice = Choice.observed(model, context, newest, self.activations == "float")
-        found = find_weights(model)
+        found = context.weights(model)
         skipped += [Entry(item.name, item.reason) for item in found.skipped]
         plan: dict[Weight, dict[Use, str]] = {}
         for weight in found:
@@ -84,7 +85,8 @@ class Quant(Pass):
                 plan[weight] = readers
         needed = minimum_opset(name for readers in plan.values() for name in readers.values())
         used: Counter[str] = Counter()
-        for weight, readers in plan.items():  # one at a time: arrays are large
+        for done, (weight, readers) in enumerate(plan.items()):  # one at a time: arrays are large
+            context.progress(done, len(plan), "weights")
             form = self._form(weight, readers, context.target.saturates)
             if isinstance(form, No):
                 skipped.append(Entry(weight.name, form.reason))

@@ -1,6 +1,12 @@
 """What every pass must leave true: the graph is sound, loads, and has the interface it had."""
 
-from onnx_compress.ir.errors import CompressError, OutputError, VerificationError
+from onnx_compress.ir.errors import (
+    CalibrationError,
+    CancelledError,
+    CompressError,
+    OutputError,
+    VerificationError,
+)
 from onnx_compress.ir.graph import Model, invariants
 from onnx_compress.ir.graph.elements import element_type, type_name
 from onnx_compress.ir.graph.inference import declared
@@ -28,14 +34,16 @@ def exact_db(model: Model) -> float:
     return _EXACT_HALF_DB if kinds & set(_HALVES) else _EXACT_DB
 
 
-def check(model: Model, interface: list[tuple[str, bytes]], reference: Reference) -> Quality:
+def check(
+    model: Model, interface: list[tuple[str, bytes]], reference: Reference, score: bool = False
+) -> Quality:
     """Judge a model after a pass. Raises VerificationError with what is broken."""
     try:
         invariants.check(model)
         if model.interface() != interface:
             raise VerificationError("inputs or outputs changed")
-        return reference.judge(model)
-    except (VerificationError, OutputError):
+        return reference.judge(model, score)
+    except (VerificationError, OutputError, CancelledError, CalibrationError):
         raise
     except CompressError as error:
         raise VerificationError(str(error)) from error

@@ -39,9 +39,10 @@ class OutputQuality:
 
 @dataclass(frozen=True)
 class Quality:
-    """Of a model: its worst output counts."""
+    """Of a model: its worst output counts. `score`: of the metric, where one was asked for."""
 
     outputs: tuple[OutputQuality, ...]
+    score: float | None = None
 
     @property
     def error(self) -> float:

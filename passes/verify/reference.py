@@ -2,7 +2,7 @@
 
 import pickle
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,14 @@ from onnx_compress.ir.errors import CalibrationError, InvalidError, TooLongError
 from onnx_compress.ir.graph import Model
 from onnx_compress.ir.graph.storage import scratch
 from onnx_compress.ir.runtime import Feed, Runner, open_session
+from onnx_compress.passes.verify.metric import Metric
 from onnx_compress.passes.verify.quality import Quality, Tally
 
 _STABLE = 1e-3  # relative difference of two equal runs
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Progress that nobody asked for."""
 
 
 class Reference:
@@ -22,12 +27,20 @@ class Reference:
     `unjudged`: why, for each output of which nothing can be told: it is random, NaN or empty.
     """
 
-    def __init__(self, session: Runner, feeds: Sequence[Feed], drawn: bool = False) -> None:
+    def __init__(
+        self,
+        session: Runner,
+        feeds: Sequence[Feed],
+        drawn: bool = False,
+        metric: Metric | None = None,
+        progress: Callable[[int, int], None] = _silent,
+    ) -> None:
         """Run the original on the samples. Raises CalibrationError where it cannot.
 
         `drawn`: the samples are no real ones. Outputs then hardly vary, and what varies means
-        little, so errors are not centred.
+        little, so errors are not centred. `progress` is told how many samples of how many are done.
         """
+        self.metric, self._progress = metric, progress
         self.feeds, self.drawn, self.threads = feeds, drawn, session.threads
         self.names = [port.name for port in session.outputs]
         self.unjudged: dict[str, str] = {}
@@ -51,11 +64,13 @@ class Reference:
                     pickle.dump(outputs, self._file, protocol=pickle.HIGHEST_PROTOCOL)
                     self._file.flush()
                 telling = [a or _tells(b) for a, b in zip(telling, outputs, strict=True)]
+                progress(number + 1, len(feeds))
         for name, tells in zip(self.names, telling, strict=True):
             if not tells:
                 self.unjudged[name] = "is NaN, infinite or empty on every input"
         for name in self._differing(*twice):
             self.unjudged[name] = "differs between equal runs"
+        self.score = metric.of(session) if metric else None
 
     def _differing(self, first: list[Any], second: list[Any]) -> list[str]:
         tallies = [Tally(name) for name in self.names]
@@ -78,20 +93,28 @@ class Reference:
         """The one number that decides: see `max_error`."""
         return quality.plain_error if self.drawn else quality.error
 
-    def judge(self, model: Model | Runner) -> Quality:
+    def drop(self, quality: Quality) -> float:
+        """How much the metric fell; 0 where there is none."""
+        if self.score is None or quality.score is None:
+            return 0.0
+        return self.score - quality.score
+
+    def judge(self, model: Model | Runner, score: bool = False) -> Quality:
         """Compare a model with the original, by the outputs that can be judged.
 
-        Raises InvalidError if it does not load or run.
+        `score`: also by the metric. Raises InvalidError if it does not load or run.
         """
         session = open_session(model, self.threads) if isinstance(model, Model) else model
         tallies = [Tally(name) for name in self.names]
         runs = session.run_all(self.feeds)
-        for expected, actual in zip(self.outputs(), runs, strict=True):
+        for done, (expected, actual) in enumerate(zip(self.outputs(), runs, strict=True), 1):
             for tally, r, y in zip(tallies, expected, actual, strict=True):
                 if tally.name not in self.unjudged:
                     tally.add(r, y)
+            self._progress(done, len(self.feeds))
         judged = (tally for tally in tallies if tally.name not in self.unjudged)
-        return Quality(tuple(tally.result() for tally in judged))
+        reached = self.metric.of(session) if self.metric and score else None
+        return Quality(tuple(tally.result() for tally in judged), reached)
 
 
 def _tells(output: Any) -> bool:

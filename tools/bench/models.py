@@ -71,13 +71,13 @@ def row(model: Path, data: Path | None, passes: str) -> str:
     if timing is not None:
         low, high = timing.spread[1]
         speed = f"{timing.ratio[1]:.2f}x ({low:.2f} to {high:.2f})"
-    accuracy = report.accuracy
+    accuracy = report.metric
     score = f"{accuracy.before:.4f} -> {accuracy.after:.4f}" if accuracy else "-"
     sizes = f"{report.bytes_before / 1e6:.2f} -> {report.bytes_after / 1e6:.2f} MB"
     kind = "drawn" if report.drawn else "held-out"
     return (
         f"| {model.stem} | {sizes} | {report.ratio:.2f}x | "
-        f"{report.quality.sqnr_db:.1f} dB ({kind}) | {speed} | {score} |"
+        f"{report.quality.sqnr_db if report.quality else 0:.1f} dB ({kind}) | {speed} | {score} |"
     )
 
 

@@ -6,36 +6,37 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnx_compress.cli.plain import plain
+from onnx_compress.cli.sizes import amount
 from onnx_compress.passes import Entry, Stage
-from onnx_compress.plain import plain
-from onnx_compress.result import Summary
+from onnx_compress.result import Score, Summary
 
 _WIDTH = 110  # columns, where there is no terminal to ask
+_WORST = 5  # layers shown
 _MOST = 8  # reasons shown; the rest is in the JSON report
-
-
-def amount(count: float) -> str:
-    """Bytes for people: 90.3 MB."""
-    for unit in ("B", "kB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
 
 
 def show(report: Summary, title: str) -> None:
     """Print table, reasons and verdict on standard output."""
-    width = None if sys.stdout.isatty() else _WIDTH
-    console = Console(width=width, markup=False, emoji=False, highlight=False)
+    console = terminal()
     console.print(_table(report, title))
     for stage in report.stages:
         for note in stage.report.notes:
             console.print(plain(f"note: {note}"), style="dim")
     _reasons(report, console)
+    for layer in report.layers[:_WORST]:
+        alone = f"error {layer.error:.4f} ({layer.sqnr_db:.1f} dB)"
+        console.print(plain(f"layer    {layer.weight} alone: {alone}"))
     for line in verdict(report):
         console.print(plain(line))
     for warning in report.warnings:
         console.print(plain(f"warning: {warning}"), style="yellow")
+
+
+def terminal() -> Console:
+    """Standard output; of a fixed width where it is no terminal."""
+    width = None if sys.stdout.isatty() else _WIDTH
+    return Console(width=width, markup=False, emoji=False, highlight=False)
 
 
 def _table(report: Summary, title: str) -> Table:
@@ -93,17 +94,20 @@ def verdict(report: Summary) -> list[str]:
     inputs = f"{report.judged} {'drawn' if report.drawn else 'held-out'} inputs"
     lines = []
     if report.unchanged:
-        lines.append("verdict: unchanged, the output is a copy of the input")
+        copy = "it would be" if report.planned else "the output is"
+        lines.append(f"verdict: unchanged, {copy} a copy of the input")
     lines.append(f"size     {sizes}  ({report.ratio:.2f}x smaller)")
-    if report.accuracy is not None:
-        a = report.accuracy
-        lines.append(
-            f"accuracy {a.before:.2%} -> {a.after:.2%}  (top-1 on {a.samples} held-out samples)"
-        )
+    if report.metric is not None:
+        lines.append(_metric(report.metric))
     found = "not judged"
     if report.error is not None:
-        found = f"{report.error:.4f}  ({report.quality.sqnr_db:.1f} dB, on {inputs})"
+        decibels = report.quality.sqnr_db if report.quality else 0.0
+        found = f"{report.error:.4f}  ({decibels:.1f} dB, on {inputs})"
     lines.append(f"error    {found}")
+    if report.planned:
+        lines.append(
+            f"speed    {report.estimated_speed:.2f}x  (estimate for {report.target}, by products)"
+        )
     if report.timing is not None:
         old, new = report.timing.milliseconds
         low, high = report.timing.spread[1]
@@ -117,3 +121,10 @@ def verdict(report: Summary) -> list[str]:
         f"activations {amount(after.activation_bytes)})"
     )
     return lines
+
+
+def _metric(metric: Score) -> str:
+    if metric.name != "accuracy":
+        return f"{metric.name:8} {metric.before:.4g} -> {metric.after:.4g}"
+    shares = f"{metric.before:.2%} -> {metric.after:.2%}"
+    return f"accuracy {shares}  (top-1 on {metric.samples} held-out samples)"

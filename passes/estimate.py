@@ -1,0 +1,48 @@
+"""How much faster a model should be, by the figures of a target: nothing is run.
+
+    time ~ sum over nodes of MACs / how much faster the target is with this form of product
+
+What is no matrix product counts as float32, and what has no multiply-accumulates not at all.
+"""
+
+from math import prod
+
+from onnx_compress.ir.analysis import Shapes
+from onnx_compress.ir.analysis.macs import macs
+from onnx_compress.ir.graph import Model, Node
+from onnx_compress.ir.graph.fixed import fixed_nodes
+from onnx_compress.ir.runtime import Feed
+from onnx_compress.passes.target import Target
+
+
+def estimated_speed(before: Model, after: Model, feed: Feed, target: Target) -> float:
+    """How many times faster `after` should be than `before`; 1.0 where nothing can be told."""
+    old, new = (_time(model, Shapes(model, feed), target) for model in (before, after))
+    return old / new if old and new else 1.0
+
+
+def _time(model: Model, shapes: Shapes, target: Target) -> float:
+    fixed = fixed_nodes(model, model.graphs())
+    return sum(
+        (macs(node, shapes) or 0) / _speed(node, shapes, target)
+        for node in model.nodes()
+        if node not in fixed
+    )
+
+
+def _speed(node: Node, shapes: Shapes, target: Target) -> float:
+    reader = _reader(node)
+    sizes = [shapes.shape(node.input(slot)) for slot in (0, 1)]
+    if not reader or not sizes[0] or not sizes[1]:
+        return 1.0
+    m, columns = prod(sizes[0][:-1]), sizes[0][-1]
+    return target.product_speed(reader, columns, prod(sizes[1]) // max(columns, 1), m) or 1.0
+
+
+def _reader(node: Node) -> str:
+    """The form of a product, by what it reads; see READERS."""
+    if node.op == "MatMulInteger":
+        return "dynamic"
+    weight = node.input(1)
+    made = weight.producer if weight is not None and node.op in ("MatMul", "Gemm") else None
+    return "dequantize" if made is not None and made.op == "DequantizeLinear" else ""
