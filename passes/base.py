@@ -169,21 +169,30 @@ class Pass:
         """Change the model. It may be thrown away afterwards, so it need not be left intact."""
         raise NotImplementedError
 
-    def __call__(self, model: Any, *, sample: Feed | None = None, **options: Any) -> Any:
+    def __call__(
+        self,
+        model: Any,
+        *,
+        sample: Feed | None = None,
+        fit: Sequence[Feed] = (),
+        target: Target | None = None,
+        seed: int = 0,
+        exclude: tuple[str, ...] = (),
+    ) -> Any:
         """This pass alone, on any kind of model; gives one of the same kind.
 
         For other toolchains, which do their own judging: the result is sound, loads, and has the
         interface it had, but is not compared with the original; `compress` does that. `sample`:
-        one input, drawn if there is none. `options`: further fields of Context. Raises
-        OptionError for a pass without numbers, which only `compress` can choose for.
+        one input, drawn if there is none; the rest as in Context, by default for this processor.
+        Raises OptionError for a pass without numbers, which only `compress` can choose for.
         """
         if not (self.exact or self.obeyed):
             hint = "give it numbers, or use compress(), which chooses them by the error"
             raise OptionError("it has no numbers", hint, str(self))
         original, _ = kinds.read(model)
         if sample is None:
-            (sample,) = draw(original, open_session(original), 1, options.get("seed", 0))
-        context = Context(**({"target": host(), "sample": sample} | options))
+            (sample,) = fit[:1] or draw(original, open_session(original), 1, seed)
+        context = Context(target or host(), sample, fit, seed, exclude=exclude)
         result = clone(original)
         report = self.settings(context)[0].run(result, context)
         if report.modified:

@@ -8,13 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from onnx_compress import calibration as data
 from onnx_compress.ir.errors import CalibrationError, OptionError
 from onnx_compress.ir.graph import Model, files
 from onnx_compress.ir.runtime import Feed, Session, Timing, compare_speed
-from onnx_compress.ir.runtime.probe import Footprint, footprint
+from onnx_compress.ir.runtime.probe import Footprint, footprint, save_feed
 from onnx_compress.passes import Event
 from onnx_compress.passes.base import ignore
 from onnx_compress.passes.samples import draw
@@ -106,9 +104,7 @@ def _same_inputs(sessions: list[Session], feed: Feed, paths: tuple[Path, Path]) 
 
 def _footprints(paths: tuple[Path, Path], feed: Feed, threads: int) -> tuple[Footprint, Footprint]:
     with tempfile.TemporaryDirectory(prefix="onnx-compress-") as folder:
-        place = Path(folder) / "feed.npz"
-        texts = {k: a.astype(str) if a.dtype == object else a for k, a in feed.items()}
-        np.savez(place, **texts)
+        place = save_feed(feed, Path(folder))
         rounds = [[footprint(path, place, threads) for path in paths] for _ in range(_LOADS)]
     first, second = (_median([one[at] for one in rounds]) for at in range(2))
     return first, second

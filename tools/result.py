@@ -36,8 +36,9 @@ class Summary:
     `planned`: nothing was judged or written, sizes are those of the strongest settings.
     `refused`: why nothing was written. `unchanged`: nothing was gained and the output is the
     input, byte for byte. `error` is None where nothing could be judged. `quality` is that of the
-    result as read back, None where it was not judged. `drawn`: judged on drawn inputs, not on real ones. `estimated_speed`: by
-    the target's figures, not measured. `layers`: the worst first; empty unless asked for.
+    result as read back, None where it was not judged. `drawn`: judged on drawn inputs, not on real
+    ones. `estimated_speed`: by the target's figures, not measured. `layers`: the worst first; empty
+    unless asked for.
     """
 
     passes: str

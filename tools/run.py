@@ -163,9 +163,14 @@ class _Work:
     def finish(self, final: Model, unchanged: bool) -> Checked:
         """Write it, and look at it once more."""
         run = self.run
-        limits = (run.error_allowed, run.max_drop) if run.strict else (None, None)
-        measure = run.measure and run.verify
-        finish = Finish(self.original, self.reference, run.threads, *limits, measure)
+        finish = Finish(
+            self.original,
+            self.reference,
+            run.threads,
+            run.error_allowed if run.strict else None,
+            run.max_drop if run.strict else None,
+            run.measure and run.verify,
+        )
         if run.out is None:
             return finish.kept(final)
         if unchanged and self.source:

@@ -14,6 +14,7 @@ import numpy as np
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.runtime.limits import libraries
+from onnx_compress.ir.runtime.session import Feed
 
 _STATUS = Path("/proc/self/status")
 
@@ -30,8 +31,16 @@ class Footprint:
     peak_bytes: int | None
 
 
+def save_feed(feed: Feed, folder: Path) -> Path:
+    """Write arrays to a folder; texts as numpy keeps them, so that nothing is pickled."""
+    arrays = [array.astype(str) if array.dtype == object else array for array in feed.values()]
+    np.savez(folder / "feed.npz", *arrays)
+    (folder / "feed.json").write_text(json.dumps(list(feed)), "utf-8")
+    return folder / "feed.npz"
+
+
 def footprint(model: Path, feed: Path, threads: int = 1) -> Footprint:
-    """Load a model file, run it twice on the arrays of a .npz file. Raises InvalidError."""
+    """Load a model file, run it twice on what `save_feed` wrote. Raises InvalidError."""
     asked = {
         "model": str(model.absolute()),
         "feed": str(feed.absolute()),
@@ -50,8 +59,9 @@ def _measure(model: str, feed: str, threads: int, libraries: list[str]) -> Footp
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(4)
+    names = json.loads(Path(feed).with_suffix(".json").read_text("utf-8"))
     with np.load(feed) as stored:
-        arrays = dict(stored)
+        arrays = {name: stored[f"arr_{at}"] for at, name in enumerate(names)}
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     for library in libraries:

@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol
+from typing import Protocol, cast
 
 
 class Command(Protocol):
@@ -26,8 +26,7 @@ class Entry:
 
     def load(self) -> Command:
         """Import it."""
-        module: Command = import_module(f"onnx_compress.cli.{self.module}")  # type: ignore[assignment]
-        return module
+        return cast(Command, import_module(f"onnx_compress.cli.{self.module}"))
 
 
 COMMANDS = {

@@ -197,17 +197,16 @@ def _planned(options: argparse.Namespace, asked: dict[str, Any], listen: Any) ->
 
 def _write(options: argparse.Namespace, report: Summary, asked: dict[str, Any]) -> None:
     done = "the model was planned" if options.dry_run else "the model was written"
-    files = {}
+    files: dict[Path, str] = {}
     if options.report:
         output = None if options.dry_run else str(options.output)
         paths = {"input": str(options.input), "output": output}
-        files[options.report] = lambda: reports.text(paths | reports.as_dict(report))
+        files[options.report] = reports.text(paths | reports.as_dict(report))
     if options.save_recipe:
         given = {key: value for key, value in asked.items() if key != "passes"}
         given["target"] = asked.get("target", report.target)
-        files[options.save_recipe] = lambda: recipe.written(report, given)
-    for path, text in files.items():
-        content = text()
+        files[options.save_recipe] = recipe.written(report, given)
+    for path, content in files.items():
         try:
             with staged.placed(path) as hidden:
                 hidden.write_text(content, encoding="utf-8")
