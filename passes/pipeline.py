@@ -94,6 +94,11 @@ class Pipeline(Pass):
         """That of its first pass."""
         return self.passes[0].phase if self.passes else Phase.CLEAN
 
+    @property
+    def obeyed(self) -> bool:
+        """Whether nothing in it is left to choose."""
+        return all(item.exact or item.obeyed for item in self.passes)
+
     def __str__(self) -> str:
         return ",".join(str(item) for item in self.passes)
 

@@ -25,7 +25,8 @@ def about_the_input(model: Model, reference: Reference, exclude: tuple[str, ...]
     if not fits(model):
         found.append("run in pieces, which --memory bounds: its speed was not measured")
     if reference.drawn:
-        found.append("no data given: judged on drawn inputs; give real ones with --calib")
+        how = "tried" if isinstance(reference, Unverified) else "judged"
+        found.append(f"no data given: {how} on drawn inputs; give real ones with --calib")
     weights = list(find_weights(model)) if exclude else []
     found += [
         f"--exclude {pattern} matches no weight"

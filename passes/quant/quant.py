@@ -162,9 +162,8 @@ def _spell_out_unfused(model: Model, context: Context) -> int:
 
 
 def _described(weight: Weight, form: Affine | Half) -> str:
-    kinds = ", ".join(sorted({use.node.op for use in weight.uses})) or "several pieces"
     how = ", ".join(sorted({form.readers.get(use, "codec") for use in weight.uses})) or "codec"
-    return f"{weight.dtype.lower()} to {form.codes.dtype} in {kinds}, {how}"
+    return f"{weight.dtype.lower()} to {form.codes.dtype}, {how}"
 
 
 def _reachable(model: Model, context: Context) -> tuple[int, str]:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from onnx_compress.cli import progress
 from onnx_compress.cli.parsing import Parser
-from onnx_compress.cli.plain import plain
-from onnx_compress.cli.screen import terminal
+from onnx_compress.cli.screen import say, terminal
 from onnx_compress.cli.sizes import amount
 from onnx_compress.comparison import Comparison, compare
 from onnx_compress.ir.runtime import silence
@@ -52,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     console = terminal()
     for line in _lines(found, options):
-        console.print(plain(line))
+        say(console, line)
     return 0
 
 

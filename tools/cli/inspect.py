@@ -10,12 +10,13 @@ from rich.text import Text
 
 from onnx_compress.cli.parsing import Parser
 from onnx_compress.cli.plain import plain
-from onnx_compress.cli.screen import terminal
+from onnx_compress.cli.screen import say, terminal
 from onnx_compress.cli.sizes import amount
 from onnx_compress.inspection import DEFAULT_PASSES, Inspection, Row, inspect
 from onnx_compress.ir.runtime import silence
 
 _OPERATORS = 8  # shown
+_COLUMNS = ("weight", "read by", "shape", "type", "kept", "size", "share", "MACs")
 
 
 def parser() -> Parser:
@@ -51,29 +52,29 @@ def _show(found: Inspection, options: argparse.Namespace) -> None:
     rows = list(found.rows)
     if options.largest is not None:
         rows = sorted(rows, key=lambda row: -row.bytes)[: max(options.largest, 0)]
-    console.print(plain(f"{options.model}: operator set {found.opset}, by {found.producer or '?'}"))
+    say(console, f"{options.model}: operator set {found.opset}, by {found.producer or '?'}")
     for title, ports in (("inputs", found.inputs), ("outputs", found.outputs)):
         for at, port in enumerate(ports):
-            console.print(plain(f"{title if not at else '':8} {port}"))
+            say(console, f"{title if not at else '':8} {port}")
     console.print(_table(rows, found.passes))
     if len(rows) < len(found.rows):
-        console.print(f"and {len(found.rows) - len(rows)} smaller ones")
+        say(console, f"and {len(found.rows) - len(rows)} smaller ones")
     for line in _totals(found):
-        console.print(plain(line))
+        say(console, line)
 
 
 def _table(rows: list[Row], passes: str) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("weight", "read by", "shape", "type", "size", "share", "MACs", f"with {passes}"):
-        right = name in ("size", "share", "MACs")
-        table.add_column(Text(plain(name)), justify="right" if right else "left", overflow="fold")
+    for title in (*_COLUMNS, f"with {passes}"):
+        right = title in ("size", "share", "MACs")
+        table.add_column(Text(plain(title)), justify="right" if right else "left", overflow="fold")
     for row in rows:
-        place = "" if row.kept == "initializer" else f" ({row.kept})"
         cells = (
-            row.name + place,
+            row.name,
             ", ".join(row.operators) or "pieces",
             "x".join(map(str, row.shape)),
             row.dtype,
+            row.kept,
             amount(row.bytes),
             f"{row.share:.1%}",
             "?" if row.macs is None else _count(row.macs),

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from onnx_compress.cli.parsing import Parser
-from onnx_compress.cli.plain import plain
-from onnx_compress.cli.screen import terminal
+from onnx_compress.cli.screen import say, terminal
 from onnx_compress.passes import registry
 from onnx_compress.passes.describe import Description, describe
 
@@ -25,9 +24,10 @@ def run(arguments: Sequence[str]) -> int:
         found = describe(registry.find(name))
         lines = _whole(found) if options.name else [f"{found.name:8} {found.summary}"]
         for line in lines:
-            console.print(plain(line), soft_wrap=True)
+            say(console, line)
     if not options.name:
-        console.print("\nall about one of them: onnx-compress passes NAME")
+        say(console, "")
+        say(console, "all about one of them: onnx-compress passes NAME")
     return 0
 
 

@@ -11,7 +11,7 @@ from onnx_compress.cli.sizes import amount
 from onnx_compress.passes import Entry, Stage
 from onnx_compress.result import Score, Summary
 
-_WIDTH = 110  # columns, where there is no terminal to ask
+_WIDTH = 1000  # columns, where there is no terminal to ask: nothing is wrapped in a pipe
 _WORST = 5  # layers shown
 _MOST = 8  # reasons shown; the rest is in the JSON report
 
@@ -22,21 +22,26 @@ def show(report: Summary, title: str) -> None:
     console.print(_table(report, title))
     for stage in report.stages:
         for note in stage.report.notes:
-            console.print(plain(f"note: {note}"), style="dim")
+            say(console, f"note: {note}", "dim")
     _reasons(report, console)
     for layer in report.layers[:_WORST]:
         alone = f"error {layer.error:.4f} ({layer.sqnr_db:.1f} dB)"
-        console.print(plain(f"layer    {layer.weight} alone: {alone}"))
+        say(console, f"layer    {layer.weight} alone: {alone}")
     for line in verdict(report):
-        console.print(plain(line))
+        say(console, line)
     for warning in report.warnings:
-        console.print(plain(f"warning: {warning}"), style="yellow")
+        say(console, f"warning: {warning}", "yellow")
 
 
 def terminal() -> Console:
     """Standard output; of a fixed width where it is no terminal."""
     width = None if sys.stdout.isatty() else _WIDTH
     return Console(width=width, markup=False, emoji=False, highlight=False)
+
+
+def say(console: Console, line: str, style: str | None = None) -> None:
+    """One line, however long: a pipe wants it whole, and a terminal wraps it."""
+    console.print(plain(line), style=style, soft_wrap=True)
 
 
 def _table(report: Summary, title: str) -> Table:
@@ -77,9 +82,9 @@ def _reasons(report: Summary, console: Console) -> None:
         for reason, names in list(groups.items())[:_MOST]:
             shown = ", ".join(names[:2]) + (f" and {len(names) - 2} more" if names[2:] else "")
             line = f"left alone by {stage.name.partition('(')[0]}: {shown}: {reason}"
-            console.print(plain(line), style="dim")
+            say(console, line, "dim")
         if len(groups) > _MOST:
-            console.print(f"and {len(groups) - _MOST} more reasons", style="dim")
+            say(console, f"and {len(groups) - _MOST} more reasons", "dim")
 
 
 def _kind(entry: Entry) -> str:
