@@ -19,7 +19,7 @@ from onnx_compress.passes.samples import draw
 from onnx_compress.passes.verify import Quality, Reference
 
 _SAMPLES = 16  # that outputs are compared on
-_LOADS = 3  # processes for each model
+_LOADS = 5  # processes for each model
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,18 @@ from typing import Any
 from onnx_compress import calibration as data
 from onnx_compress.ir.analysis import Cost, Shapes, cost
 from onnx_compress.ir.analysis.macs import macs
-from onnx_compress.ir.errors import CompressError
-from onnx_compress.ir.graph import Model, clone, kinds
+from onnx_compress.ir.errors import CalibrationError, CompressError
+from onnx_compress.ir.graph import Model, Value, clone, kinds
 from onnx_compress.ir.graph.elements import nbytes
-from onnx_compress.ir.runtime import Feed, Port, open_session
+from onnx_compress.ir.runtime import Feed, open_session
+from onnx_compress.ir.runtime.pieces import declared_port
 from onnx_compress.ir.weights import Weight, find_weights
 from onnx_compress.passes import Context, Pipeline
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.samples import draw
 
 DEFAULT_PASSES = "quant(bits=8)"
+_SAME, _UNTRIED = "nothing to do", "not tried"
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,7 @@ def inspect(
     shapes = Shapes(original, feed)
     stored = [(value, t) for graph in original.graphs() for value, t in original.stored(graph)]
     total = sum(nbytes(tensor) for _, tensor in stored)
-    rows = tuple(_row(w, total, shapes, entries, reasons) for w in found)
+    rows = tuple(_row(w, total, shapes, entries, reasons, not unknown) for w in found)
     rest = len(stored) - len(rows), total - sum(row.bytes for row in rows)
     known = {row.name for row in rows}
     return Inspection(
@@ -122,19 +124,23 @@ def _run(
     model: Model, calibration: data.Source | None, seed: int
 ) -> tuple[Feed | None, tuple[str, ...], tuple[str, ...], str]:
     """An input that the model takes, what goes in and out, and why there is none of these."""
-    session = open_session(model)
-    ports = tuple(map(_port, session.inputs)), tuple(map(_port, session.outputs))
-    if calibration is not None:
+    inputs = tuple(_port(value) for value in model.inputs())
+    outputs = tuple(_port(value) for value in model.outputs())
+    try:
+        session = open_session(model)
+        if calibration is None:
+            return draw(model, session, 1, seed)[0], inputs, outputs, ""
         feed = data.read(calibration, session.inputs).feeds[0]
         session.run(feed)
-        return feed, *ports, ""
-    try:
-        return draw(model, session, 1, seed)[0], *ports, ""
     except CompressError as error:
-        return None, *ports, str(error)
+        if calibration is not None and isinstance(error, CalibrationError):
+            raise
+        return None, inputs, outputs, str(error)
+    return feed, inputs, outputs, ""
 
 
-def _port(port: Port) -> str:
+def _port(value: Value) -> str:
+    port = declared_port(value)
     sizes = ", ".join("?" if dim is None else str(dim) for dim in port.shape)
     return f"{port.name}: {port.dtype or 'no tensor'} [{sizes}]"
 
@@ -145,6 +151,7 @@ def _row(
     shapes: Shapes,
     entries: dict[str, str],
     reasons: dict[str, str],
+    tried: bool,
 ) -> Row:
     counts = [macs(use.node, shapes) for use in weight.uses]
     known = [count for count in counts if count is not None]
@@ -159,5 +166,7 @@ def _row(
         share=weight.nbytes / max(total, 1),
         macs=sum(known) if len(known) == len(counts) else None,
         becomes=entries.get(weight.name, ""),
-        why=reasons.get(weight.name, "") if weight.name not in entries else "",
+        why=""
+        if weight.name in entries
+        else reasons.get(weight.name, _SAME if tried else _UNTRIED),
     )

@@ -38,8 +38,8 @@ class Pieces:
     ) -> None:
         """Cut the main graph into parts. Nothing is loaded yet."""
         self.model, self.threads, self.optimize, self.profile = model, threads, optimize, profile
-        self.inputs = [_port(value) for value in model.inputs()]
-        self.outputs = [_port(value) for value in model.outputs()]
+        self.inputs = [declared_port(value) for value in model.inputs()]
+        self.outputs = [declared_port(value) for value in model.outputs()]
         self._overridable = [v for v, _ in model.graph.inputs if v.tensor is not None]
         self._parts = partition(model, piece_bytes())
         self._ran: list[tuple[str, str]] = []
@@ -103,7 +103,8 @@ class Pieces:
         return to_array(tensor, self.model.storage)
 
 
-def _port(value: Value) -> Port:
+def declared_port(value: Value) -> Port:
+    """An input or output as the model declares it."""
     known = declared(value.info)
     if known is None:
         return Port(value.name, None, ())

@@ -78,7 +78,7 @@ def _table(rows: list[Row], passes: str) -> Table:
             amount(row.bytes),
             f"{row.share:.1%}",
             "?" if row.macs is None else _count(row.macs),
-            row.becomes or f"left alone: {row.why or 'nothing to do'}",
+            row.becomes or f"left alone: {row.why}",
         )
         table.add_row(*(Text(plain(cell)) for cell in cells))
     return table
