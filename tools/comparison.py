@@ -78,7 +78,7 @@ def compare(
     del sessions
     on_event(Event("stage", "loading time and memory"))
     pair = _footprints(paths, feeds[0], threads)
-    sizes = _bytes(models[0], paths[0]), _bytes(models[1], paths[1])
+    sizes = files.stored_bytes(models[0], paths[0]), files.stored_bytes(models[1], paths[1])
     return Comparison(sizes, timing, pair, threads, quality, error, drawn)
 
 
@@ -120,7 +120,3 @@ def _median(found: list[Footprint]) -> Footprint:
         middle([one.loaded_bytes for one in found]),
         middle([one.peak_bytes for one in found]),
     )
-
-
-def _bytes(model: Model, path: Path) -> int:
-    return path.stat().st_size + sum(p.stat().st_size for p in model.storage.paths()[1:])

@@ -100,7 +100,7 @@ class _Work:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.original, self.source = kinds.read(run.given)
-        self.bytes_before = _bytes(self.original, self.source)
+        self.bytes_before = files.stored_bytes(self.original, self.source)
         self._spare()
         run.emit(Event("stage", "original"))
         session = open_session(self.original, run.threads)
@@ -225,7 +225,7 @@ class _Work:
         out = self.run.out
         if out is None or not out.exists():
             return
-        if any(out.samefile(path) for path in self.original.storage.paths()[1:]):
+        if any(out.samefile(path) for path in self.original.storage.data_files()):
             hint = "the input would be lost; choose another name"
             raise OutputError("it holds the weights of the input", hint, str(out))
 
@@ -253,10 +253,3 @@ def _stamp(model: Model, room: int) -> None:
     digests.stamp(model)
     if files.file_size(model) > room:
         model.set_metadata(digests.KEY, None)
-
-
-def _bytes(model: Model, source: Path | None) -> int:
-    """What a model took: the file it came from, and what lies beside it."""
-    if source is None:
-        return files.file_size(model)
-    return source.stat().st_size + sum(p.stat().st_size for p in model.storage.paths()[1:])

@@ -95,6 +95,13 @@ def file_size(model: Model) -> int:
     return size(pieces(model.skeleton()))
 
 
+def stored_bytes(model: Model, path: Path | None) -> int:
+    """What a model takes: the file that it came from, and what lies beside it."""
+    if path is None:
+        return file_size(model)
+    return path.stat().st_size + sum(data.stat().st_size for data in model.storage.data_files())
+
+
 def is_external(model: Model) -> bool:
     """Whether the model came with weights in files of their own."""
-    return len(model.storage.paths()) > 1
+    return bool(model.storage.data_files())

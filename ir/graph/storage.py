@@ -38,10 +38,12 @@ class Storage:
     def __init__(self) -> None:
         self._kept: list[Any] = []  # open files, and caller's protos
         self._by_path: dict[str, str] = {}
+        self._data: dict[str, None] = {}  # paths of external data
         self._scratch: str | None = None
         self._lock = threading.Lock()
 
-    def _keep(self, thing: Any) -> str:
+    def keep(self, thing: Any) -> str:
+        """Location of something that bytes can be read from: a file, or what reads like one."""
         self._kept.append(thing)
         return f"{MARKER}{len(self._kept) - 1}"
 
@@ -49,7 +51,7 @@ class Storage:
         """Location of a file; it is held open, so it may be renamed or replaced meanwhile."""
         real = os.path.realpath(path)
         if real not in self._by_path:
-            self._by_path[real] = self._keep(open(real, "rb", buffering=0))  # noqa: SIM115
+            self._by_path[real] = self.keep(open(real, "rb", buffering=0))  # noqa: SIM115
         return self._by_path[real]
 
     def adopt(self, tensor: TensorProto, folder: Path | None) -> TensorProto | None:
@@ -78,7 +80,7 @@ class Storage:
         # said although it is the default: kept so
         if size < THRESHOLD or tensor.HasField("data_location"):
             return None
-        return shell(tensor, Blob(self._keep(tensor), 0, length))
+        return shell(tensor, Blob(self.keep(tensor), 0, length))
 
     def _external(self, tensor: TensorProto, folder: Path | None, needed: int) -> Blob:
         keys = {entry.key for entry in tensor.external_data}
@@ -108,6 +110,7 @@ class Storage:
                 "the file is cut short or belongs to another model",
                 tensor.name,
             )
+        self._data[os.path.realpath(path)] = None
         return Blob(self.open(path), blob.offset, length)
 
     @staticmethod
@@ -127,29 +130,30 @@ class Storage:
             raise LoadError(f"its data file {location} is a link or no plain file", hint, name)
         return path
 
-    def paths(self) -> list[Path]:
-        """The files that weights are read from, in the order in which they were met."""
-        return [Path(path) for path in self._by_path]
+    def data_files(self) -> list[Path]:
+        """The files of external data, in the order in which they were met."""
+        return [Path(path) for path in self._data]
 
     def append(self, data: Bytes) -> Blob:
         """Put bytes into the scratch file, which goes when the process does."""
         with self._lock, scratch():
             if self._scratch is None:
                 file = tempfile.TemporaryFile(prefix="onnx-compress-", buffering=0)  # noqa: SIM115
-                self._scratch = self._keep(file)
-            file = self._file(self._scratch)
+                self._scratch = self.keep(file)
+            file = self.file(self._scratch)
             offset = file.seek(0, os.SEEK_END)
             view = data.data
             while view:
                 view = view[file.write(view) :]
             return Blob(self._scratch, offset, data.nbytes)
 
-    def _file(self, location: str) -> Any:
+    def file(self, location: str) -> Any:
+        """What `keep` was given."""
         return self._kept[int(location.removeprefix(MARKER))]
 
     def read(self, blob: Blob) -> Bytes:
         """The bytes, as an array of its own."""
-        kept = self._file(blob.location)
+        kept = self.file(blob.location)
         if isinstance(kept, TensorProto):
             data: Bytes = np.frombuffer(kept.raw_data, np.uint8)  # copied whole, every time
             if blob.length == data.nbytes or blob.length <= THRESHOLD:
