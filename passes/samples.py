@@ -138,6 +138,11 @@ def _array(port: Port, shape: tuple[int, ...], use: _Use, rng: np.random.Generat
     return np.full(shape, 1 if use.compared is None else use.compared, port.dtype)
 
 
+def index_bound(model: Model, value: Value) -> int | None:
+    """Rows of the smallest table that an integer input picks from; None where it picks none."""
+    return _use(model, value).bound
+
+
 def _picture(shape: tuple[int, ...], rng: np.random.Generator) -> Any:
     """Patches of all sizes, mean 0 and variance 1: like a photograph, where neighbours are alike.
 

@@ -1,0 +1,240 @@
+"""Builder: a graph that grows node by node, forward, with the type of every value known.
+
+Nothing is ever rejected: what is drawn is drawn from what fits.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn, SearchStrategy
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    NodeProto,
+    TensorProto,
+    ValueInfoProto,
+    helper,
+    numpy_helper,
+)
+
+T = TypeVar("T")
+SIZES = (1, 2, 3, 4, 5, 6, 8, 16, 32, 64)  # of channels and features; small ones shrink best
+LARGEST = 20_000  # elements of a value
+OPEN = "N"  # the name of an open first dimension
+
+
+@dataclass(frozen=True)
+class Known:
+    """A value that exists. `shape` is that of a run; with `open`, its first axis may be any size.
+
+    `degree` bounds its growth: about the power of the inputs that its numbers are of.
+    """
+
+    name: str
+    dtype: "np.dtype[Any]"
+    shape: tuple[int, ...]
+    open: bool = False
+    degree: int = 1
+
+    @property
+    def rank(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements of a run."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it is of a floating type."""
+        return self.dtype.kind == "f"
+
+    def info(self) -> ValueInfoProto:
+        """As an input or an output."""
+        dims: list[Any] = list(self.shape)
+        if self.open:
+            dims[0] = OPEN
+        return helper.make_tensor_value_info(
+            self.name, helper.np_dtype_to_tensor_dtype(self.dtype), dims
+        )
+
+
+@dataclass
+class Scope:
+    """What belongs to one graph: the main one, or a body."""
+
+    nodes: list[NodeProto] = field(default_factory=list)
+    pool: list[Known] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+
+
+class Builder:
+    """Draws, and adds what was drawn. `scope` is the graph that nodes go to."""
+
+    def __init__(self, draw: DrawFn, opset: int, seed: int) -> None:
+        self._draw, self.opset = draw, opset
+        self.rng = np.random.default_rng(seed)
+        self.scope = Scope()
+        self.initializers: list[TensorProto] = []
+        self.inputs: list[Known] = []
+        self.domains: set[str] = set()
+        self._count = 0
+
+    # ------------------------------------------------------------------------------- drawing
+
+    def draw(self, strategy: SearchStrategy[T]) -> T:
+        """One draw of Hypothesis's."""
+        return self._draw(strategy)
+
+    def integer(self, low: int, high: int) -> int:
+        """A whole number; shrinks to `low`."""
+        return low if low >= high else self._draw(st.integers(low, high))
+
+    def flag(self) -> bool:
+        """Shrinks to False."""
+        return bool(self._draw(st.integers(0, 1)))
+
+    def one_of(self, items: Sequence[T]) -> T:
+        """Shrinks to the first."""
+        return items[self.integer(0, len(items) - 1)]
+
+    def width(self) -> int:
+        """How many channels or features."""
+        return self.one_of(SIZES)
+
+    # ------------------------------------------------------------------------------- building
+
+    def name(self, stem: str) -> str:
+        """A new name."""
+        self._count += 1
+        return f"{stem}{self._count}"
+
+    def find(self, fits: Callable[[Known], bool]) -> list[Known]:
+        """Values that fit, the newest first."""
+        return [known for known in reversed(self.scope.pool) if fits(known)]
+
+    def input(self, dtype: Any, shape: tuple[int, ...], open: bool = False) -> Known:
+        """One more input of the model."""
+        known = Known(self.name("x"), np.dtype(dtype), shape, open)
+        self.inputs.append(known)
+        return known
+
+    def start(self, fits: Callable[[Known], bool], dtype: str, dynamic: bool) -> Known:
+        """The first input: of a shape that something fits."""
+        ways = [(rank, open) for open in (False, True)[: 1 + dynamic] for rank in (2, 3, 4, 1, 5)]
+        usual = [way for way in ways if fits(Known("", np.dtype(dtype), (4,) * way[0], way[1]))]
+        rank, open = self.one_of(usual or ways)
+        shape = [self.integer(1, 3), *(self.width() for _ in range(min(rank - 1, 1)))]
+        shape += [self.integer(1, 8) for _ in range(rank - 2)]
+        known = Known("", np.dtype(dtype), tuple(shape), open)
+        fine = fits(known) and known.size <= LARGEST
+        found = self.input(dtype, known.shape if fine else (4,) * rank, open)
+        self.scope.pool.append(found)
+        return found
+
+    def recent(self, most: int) -> list[Known]:
+        """Floats of a bounded size, the newest first, one of them drawn to the front."""
+        found = self.find(lambda known: known.is_float and 0 < known.size <= LARGEST)
+        if not found:
+            return []
+        last = len(found) - 1 if self.flag() else min(most, len(found) - 1)
+        at = self.integer(0, last)
+        return [found[at], *found[:at], *found[at + 1 :]]
+
+    def ids(self, rows: int, open: bool) -> Known:
+        """An input of indices below `rows`."""
+        return self.input(np.int64, (self.integer(1, 3), self.integer(1, 4)), open)
+
+    def condition(self) -> Known:
+        """A boolean input, the same for all that ask."""
+        for known in self.inputs:
+            if known.dtype == np.bool_:
+                return known
+        return self.input(np.bool_, ())
+
+    def constant(self, array: Any, stem: str = "c") -> str:
+        """A stored tensor, by name."""
+        tensor = numpy_helper.from_array(np.asarray(array), self.name(stem))
+        self.initializers.append(tensor)
+        return tensor.name
+
+    def integers(self, *numbers: int) -> str:
+        """A stored list of int64."""
+        return self.constant(np.array(numbers, np.int64))
+
+    def weight(self, shape: tuple[int, ...], dtype: Any, fan: int = 0, around: float = 0.0) -> str:
+        """Random numbers about `around`, of variance 1 / fan, so that products keep their size."""
+        array = self.rng.standard_normal(shape) / max(fan, 1) ** 0.5
+        return self.constant((array * (0.2 if around else 1.0) + around).astype(dtype), "w")
+
+    def positive(self, shape: tuple[int, ...], dtype: Any) -> str:
+        """Random numbers between 0.5 and 1.5."""
+        return self.constant((0.5 + self.rng.random(shape)).astype(dtype), "w")
+
+    def add(
+        self,
+        op: str,
+        inputs: Sequence[str | Known],
+        like: Known,
+        shape: tuple[int, ...] | None = None,
+        *,
+        dtype: Any = None,
+        open: bool | None = None,
+        degree: int | None = None,
+        outputs: Sequence[tuple[int, ...]] = (),
+        domain: str = "",
+        **attributes: Any,
+    ) -> Known:
+        """Add a node; gives its first output, of the type and shape of `like` where none is given.
+
+        `outputs`: shapes of all outputs, where there are several.
+        """
+        names = [value if isinstance(value, str) else value.name for value in inputs]
+        self.scope.used.update(names)
+        shapes = list(outputs) or [like.shape if shape is None else shape]
+        found = [
+            Known(
+                self.name("v"),
+                like.dtype if dtype is None else np.dtype(dtype),
+                each,
+                (like.open if open is None else open) and bool(each),
+                like.degree if degree is None else degree,
+            )
+            for each in shapes
+        ]
+        node = helper.make_node(
+            op, names, [known.name for known in found], self.name("n"), domain=domain, **attributes
+        )
+        self.scope.nodes.append(node)
+        self.scope.pool += found
+        if domain:
+            self.domains.add(domain)
+        return found[0]
+
+    def body(
+        self, make: Callable[[], Known], name: str, inputs: Sequence[Known] = ()
+    ) -> GraphProto:
+        """A graph of its own that may use what is outside; its output is what `make` gives."""
+        outer = self.scope
+        self.scope = Scope(pool=[*outer.pool, *inputs])
+        try:
+            result = make()
+            nodes, used = self.scope.nodes, self.scope.used
+        finally:
+            self.scope = outer
+        outer.used |= used
+        infos = [known.info() for known in inputs]
+        return helper.make_graph(nodes, name, infos, [result.info()])
+
+    def attach(self, graphs: dict[str, GraphProto]) -> None:
+        """Give the node that was added last bodies."""
+        node = self.scope.nodes[-1]
+        for key in sorted(graphs):
+            node.attribute.append(
+                AttributeProto(name=key, type=AttributeProto.GRAPH, g=graphs[key])
+            )

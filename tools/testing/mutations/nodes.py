@@ -1,0 +1,103 @@
+"""More nodes, and nodes in another order."""
+
+from onnx import ModelProto, TensorProto, helper
+
+from onnx_compress.testing.mutations.base import Names, Rng, bodies, copy, graphs, some
+
+DOMAIN = "com.microsoft"
+
+
+def reorder_nodes(model: ModelProto, rng: Rng) -> ModelProto | None:
+    """Another topological order of the main graph."""
+    out = copy(model)
+    waiting = list(out.graph.node)
+    made = {name for node in waiting for name in node.output if name}
+    done: set[str] = set()
+    order = []
+    while waiting:
+        ready = [n for n in waiting if _read(n) & made <= done]
+        node = ready[int(rng.integers(len(ready)))]
+        waiting.remove(node) if waiting.count(node) == 1 else waiting.pop(
+            next(at for at, other in enumerate(waiting) if other is node)
+        )
+        done |= set(node.output)
+        order.append(node)
+    nodes = [copy_of(node) for node in order]
+    del out.graph.node[:]
+    out.graph.node.extend(nodes)
+    return out if len(nodes) > 1 else None
+
+
+def copy_of(node: "helper.NodeProto") -> "helper.NodeProto":
+    """A message of its own."""
+    out = type(node)()
+    out.CopyFrom(node)
+    return out
+
+
+def _read(node: "helper.NodeProto") -> set[str]:
+    found = set(node.input)
+    for body in bodies(node):
+        for inner in body.node:
+            found |= _read(inner)
+        found |= {info.name for info in body.output}
+    return found
+
+
+def identity_inserted(model: ModelProto, rng: Rng) -> ModelProto | None:
+    """An Identity in front of some inputs of nodes, at any depth."""
+    out = copy(model)
+    names = Names(out)
+    for graph in graphs(out.graph):
+        nodes = []
+        chosen = {id(node) for node in some(list(graph.node), rng)}
+        for node in graph.node:
+            if id(node) in chosen and node.input and node.input[0]:
+                between = names.fresh("between")
+                nodes.append(helper.make_node("Identity", [node.input[0]], [between], between))
+                node.input[0] = between
+            nodes.append(copy_of(node))
+        del graph.node[:]
+        graph.node.extend(nodes)
+    return out
+
+
+def dead_nodes(model: ModelProto, rng: Rng) -> ModelProto | None:
+    """Nodes that nothing reads, and a stored tensor for them."""
+    out = copy(model)
+    names = Names(out)
+    source = names.fresh("dead_weight")
+    out.graph.initializer.append(
+        helper.make_tensor(source, TensorProto.FLOAT, [4], [1.0, 2.0, 3.0, 4.0])
+    )
+    for _ in range(int(rng.integers(1, 4))):
+        made = names.fresh("dead")
+        out.graph.node.append(helper.make_node("Neg", [source], [made], made))
+        source = made
+    return out
+
+
+def custom_domain_node(model: ModelProto, rng: Rng) -> ModelProto | None:
+    """A node of another domain behind an output: the runtime's own Gelu, of zeros."""
+    floats = [
+        info for info in model.graph.output if info.type.tensor_type.elem_type == TensorProto.FLOAT
+    ]
+    if not floats:
+        return None
+    out = copy(model)
+    names = Names(out)
+    target = floats[int(rng.integers(len(floats)))].name
+    inner = names.fresh("inner")
+    for graph in graphs(out.graph):
+        for node in graph.node:
+            for slots in (node.input, node.output):
+                for slot, name in enumerate(slots):
+                    if name == target:
+                        slots[slot] = inner
+    zero, gated = names.fresh("zero"), names.fresh("gated")
+    out.graph.initializer.append(helper.make_tensor(zero, TensorProto.FLOAT, [1], [0.0]))
+    out.graph.node.append(helper.make_node("Gelu", [zero], [gated], gated, domain=DOMAIN))
+    out.graph.node.append(helper.make_node("Add", [inner, gated], [target], names.fresh("sum")))
+    if all(entry.domain != DOMAIN for entry in out.opset_import):
+        out.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+    return out

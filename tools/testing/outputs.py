@@ -1,0 +1,64 @@
+"""Outputs compared, with a yardstick: what small random changes of the weights do to them."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnx_compress.ir.graph import clone
+from onnx_compress.ir.graph.model import Model
+from onnx_compress.ir.runtime import Session
+from onnx_compress.ir.weights import find_weights
+
+_FACTOR = 8.0  # times what the random changes do
+_FLOOR = 4.0  # times the resolution of the type, relative to the largest number
+_SHAKEN = 2  # models
+
+
+def perturbed(model: Model, size: float, optimize: bool) -> Iterator[Session]:
+    """The model with its stored floats changed at random, each by about `size` of itself.
+
+    Two of them: one in which single numbers change, one in which whole tensors do.
+    """
+    for seed in range(_SHAKEN):
+        rng = np.random.default_rng(seed)
+        trial = clone(model)
+        weights = {weight.value for weight in find_weights(trial)}
+        for graph in trial.graphs():
+            for value, _ in list(trial.stored(graph)):
+                array = trial.constant(value)
+                if array is None or array.dtype.kind != "f" or not array.size:
+                    continue
+                if array.size == 1 and value not in weights:
+                    continue  # exponents, bounds of Clip, and their like
+                noise = rng.standard_normal(array.shape if seed == 0 else ())
+                top = np.abs(array).max()
+                shaken = array * (1 + size * noise) + size * 0.1 * top * rng.standard_normal()
+                trial.set_constant(value, np.asarray(shaken).astype(array.dtype))
+        yield Session(trial, optimize=optimize)
+
+
+def compare(one: Any, other: Any, shaken: Sequence[Any]) -> str:
+    """What is wrong with `other` where `one` is right; "" if nothing is."""
+    one, other = np.asarray(one), np.asarray(other)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return f"{other.dtype} {list(other.shape)} where {one.dtype} {list(one.shape)} was"
+    if one.dtype.kind != "f":
+        unsteady = any(not np.array_equal(one, found) for found in shaken)
+        return "" if unsteady or np.array_equal(one, other) else "integers differ"
+    known = np.isfinite(one)
+    if not np.array_equal(np.isfinite(other), known):
+        steady = all(np.array_equal(np.isfinite(found), known) for found in shaken)
+        return "NaN or infinity where there was none, or the other way round" if steady else ""
+    r, y = (np.where(known, found, 0).astype(np.float64) for found in (one, other))
+    error = _norm(y - r)
+    noise = max((_norm(np.where(known, found, 0) - r) for found in shaken), default=0.0)
+    floor = _FLOOR * float(np.finfo(one.dtype).eps) * np.abs(r).max(initial=0) * r.size**0.5
+    if error <= _FACTOR * noise + floor:
+        return ""
+    return f"the error is {error:.3g}, allowed are {_FACTOR * noise + floor:.3g} of {_norm(r):.3g}"
+
+
+def _norm(found: Any) -> float:
+    with np.errstate(all="ignore"):
+        return float(np.linalg.norm(np.nan_to_num(np.asarray(found, np.float64))))

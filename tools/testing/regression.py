@@ -1,0 +1,57 @@
+"""A test that repeats a failure, ready to be pasted into a file."""
+
+import base64
+import zlib
+
+import onnx
+from onnx import ModelProto
+
+from onnx_compress.passes import Pass
+from onnx_compress.testing.trial import PassLike, called
+
+_LONGEST = 6000  # characters of a model's text
+
+
+def regression(pass_: PassLike, model: ModelProto) -> str:
+    """The model as text, and a test of a pass on it."""
+    text = as_text(model)
+    shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "\n... (whole in the test)"
+    imports = ["import onnx", "from onnx import ModelProto"]
+    if isinstance(pass_, Pass):
+        imports.append(f"from {type(pass_).__module__} import {type(pass_).__name__}")
+    imports.append("from onnx_compress.testing import check_pass")
+    if len(text) <= _LONGEST and _reads_back(text, model):
+        made = f'    model = onnx.parser.parse_model("""{text}""")'
+    else:
+        imports += ["import base64", "import zlib"]
+        packed = base64.b85encode(zlib.compress(model.SerializeToString(), 9)).decode()
+        made = f"    data = zlib.decompress(base64.b85decode({packed!r}))\n"
+        made += "    model = ModelProto.FromString(data)"
+    lines = [*sorted(imports, key=lambda line: (not line.startswith("import"), line)), "", ""]
+    lines += ["def test_regression():", made, f"    check_pass({called(pass_)}, model)"]
+    return f"The model:\n\n{shown}\n\nA test:\n\n" + "\n".join(lines)
+
+
+def as_text(model: ModelProto) -> str:
+    """In the syntax of onnx.parser."""
+    return str(onnx.printer.to_text(model))
+
+
+def _reads_back(text: str, model: ModelProto) -> bool:
+    if '"""' in text or "\\" in text:
+        return False
+    try:
+        found = onnx.parser.parse_model(text)
+    except Exception:  # it raises whatever its C++ raises
+        return False
+    return bool(found.graph.node == model.graph.node and _same_numbers(found, model))
+
+
+def _same_numbers(one: ModelProto, other: ModelProto) -> bool:
+    from onnx import numpy_helper
+
+    pairs = zip(one.graph.initializer, other.graph.initializer, strict=False)
+    return len(one.graph.initializer) == len(other.graph.initializer) and all(
+        a.name == b.name and (numpy_helper.to_array(a) == numpy_helper.to_array(b)).all()
+        for a, b in pairs
+    )
