@@ -19,11 +19,13 @@ from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 from onnx_compress.ir.errors import OptionError, VerificationError
-from onnx_compress.ir.graph import Model, clone, invariants, kinds
+from onnx_compress.ir.graph import Model, Value, clone, invariants, kinds
 from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.ir.weights import Inventory, Skipped, Weight, find_weights
 from onnx_compress.passes.samples import draw
-from onnx_compress.passes.target import Target, host
+from onnx_compress.passes.target import Target, host, load
+
+EXCLUDED = "excluded by name"
 
 
 class Phase(IntEnum):
@@ -80,7 +82,8 @@ class Context:
 
     `sample`: one input, for the shapes of a run. `fit`: real inputs to fit on; empty if the user
     gave none. `calibrated`: whether there are any. `exclude`: names of weights, or of nodes that
-    read them, which passes leave alone; may hold *, ? and [].
+    read them, which passes leave alone; may hold *, ? and []. `only`: the one weight that may be
+    changed. `matched`: the patterns that were of use so far.
     """
 
     target: Target
@@ -89,6 +92,8 @@ class Context:
     seed: int = 0
     emit: Callable[[Event], None] = ignore
     exclude: tuple[str, ...] = ()
+    only: Value | None = None
+    matched: set[str] = field(default_factory=set, compare=False)
 
     @property
     def calibrated(self) -> bool:
@@ -98,9 +103,26 @@ class Context:
     def weights(self, model: Model) -> Inventory:
         """The weights that a pass may change; those that the user excludes are skipped."""
         found = find_weights(model)
-        kept = tuple(w for w in found if not any(matches(w, pattern) for pattern in self.exclude))
-        left = tuple(Skipped(w.name, "excluded by name") for w in found if w not in kept)
-        return Inventory(kept, (*found.skipped, *left)) if left else found
+        left = set(self.excluded(model, found))
+        if self.only is not None:
+            left |= {weight for weight in found if weight.value is not self.only}
+        if not left:
+            return found
+        skipped = tuple(Skipped(w.name, EXCLUDED) for w in found if w in left)
+        kept = tuple(weight for weight in found if weight not in left)
+        return Inventory(kept, (*found.skipped, *skipped))
+
+    def excluded(self, model: Model, found: Inventory | None = None) -> list[Weight]:
+        """The weights that the user excludes."""
+        if not self.exclude:
+            return []
+        left: dict[Weight, None] = {}
+        for weight in found or find_weights(model):
+            fitting = [pattern for pattern in self.exclude if matches(weight, pattern)]
+            self.matched.update(fitting)
+            if fitting:
+                left[weight] = None
+        return list(left)
 
     def progress(self, done: int, total: int, what: str) -> None:
         """Tell how far a pass is, in what it counts: weights, layers."""
@@ -175,9 +197,9 @@ class Pass:
         *,
         sample: Feed | None = None,
         fit: Sequence[Feed] = (),
-        target: Target | None = None,
+        target: Target | str | None = None,
         seed: int = 0,
-        exclude: tuple[str, ...] = (),
+        exclude: Sequence[str] = (),
     ) -> Any:
         """This pass alone, on any kind of model; gives one of the same kind.
 
@@ -192,7 +214,9 @@ class Pass:
         original, _ = kinds.read(model)
         if sample is None:
             (sample,) = fit[:1] or draw(original, open_session(original), 1, seed)
-        context = Context(target or host(), sample, fit, seed, exclude=exclude)
+        kind = load(target) if isinstance(target, str) else target or host()
+        patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        context = Context(kind, sample, fit, seed, exclude=patterns)
         result = clone(original)
         report = self.settings(context)[0].run(result, context)
         if report.modified:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from onnx_compress.passes.base import Pass
+from onnx_compress.passes.registry import find
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,15 @@ class Description:
     example: str
 
 
-def describe(kind: type[Pass]) -> Description:
-    """All that is known of a pass."""
+def describe(name: str) -> Description:
+    """All that is known of a pass. Raises PipelineError for one that cannot be loaded."""
+    kind = find(name)
     text = inspect.cleandoc(sys.modules[kind.__module__].__doc__ or kind.__doc__ or "")
     summary = text.partition("\n")[0].removeprefix(f"{kind.name}:").strip()
     hints = typing.get_type_hints(kind)
     options = tuple(_option(entry, hints[entry.name]) for entry in dataclasses.fields(kind))
     return Description(
-        name=kind.name,
+        name=name,
         summary=summary.rstrip("."),
         text=text,
         phase=kind().phase.name.lower(),

@@ -23,6 +23,7 @@ from onnx_compress.ir.errors import (
 from onnx_compress.ir.graph import Model, clone
 from onnx_compress.ir.graph.files import file_size
 from onnx_compress.ir.runtime import open_session
+from onnx_compress.ir.runtime.limits import check_cancelled
 from onnx_compress.passes.base import Context, Entry, Event, Pass, Phase, Report
 from onnx_compress.passes.grammar import parse
 from onnx_compress.passes.verify import Budget, Quality, Reference, check, exact_db
@@ -151,6 +152,7 @@ class _Runner:
         setting, report, quality, failure = item, Report(), None, ""
         try:
             setting, report, quality = self._choose(item, shares)
+            check_cancelled()  # also where the pass caught it
         except (MemoryError, OutputError, CancelledError, CalibrationError):  # not its fault
             raise
         except Exception as error:  # passes may be anybody's
@@ -199,6 +201,8 @@ class _Runner:
                 note = self._exact(quality, error)
                 report = replace(report, notes=(*report.notes, note)) if note else report
             last = item.obeyed and at == len(settings) - 1
+            if error == float("inf"):
+                raise VerificationError("it gives NaN where the original gives numbers")
             reason = self.budget.refuses(error, drop, shares)
             if item.exact or last or not reason:
                 self.model = trial

@@ -105,15 +105,20 @@ def load(name: str) -> Target:
 def _text(name: str) -> str:
     if name in shipped():
         return resources.files(_FOLDER).joinpath(f"{name}.toml").read_text("utf-8")
-    for point in entry_points(group=GROUP, name=name):
-        try:
-            place = point.load()
-        except (ImportError, AttributeError) as error:
-            raise OptionError(
-                f"the target {name} of {point.value} cannot be loaded: {error}", "reinstall it"
-            ) from error
+    points = list(entry_points(group=GROUP, name=name))
+    if not points:
+        return Path(name).read_text("utf-8")
+    where = " and ".join(sorted({point.value for point in points}))
+    hint = "report it to whoever made it, or remove its package"
+    if " and " in where:
+        raise OptionError(f"two targets are called {name!r}: {where}", hint)
+    try:
+        place = points[0].load()
         return str((Path(place) if isinstance(place, str) else place).read_text("utf-8"))
-    return Path(name).read_text("utf-8")
+    except Exception as error:  # a package may be broken in any way
+        raise OptionError(
+            f"the target {name!r} of {where} cannot be read: {error}", hint
+        ) from error
 
 
 def _parse(name: str, data: dict[str, Any]) -> Target:

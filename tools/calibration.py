@@ -10,8 +10,9 @@ folder of these, in the order of their names; or of one .npy for each input, nam
 What is given once (a scalar, a first state, an empty cache) is the same for all samples.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,16 @@ Source = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs one by one, and their labels if there are any."""
+    """Inputs one by one, and their labels if there are any. `numbers`: what errors call them."""
 
     feeds: Sequence[Feed]
     labels: Sequence[int] | None = None
+    numbers: Sequence[int] = ()
 
     def every_second(self, start: int) -> "Samples":
         """Samples start, start + 2, ...: those to fit on are the even ones, to judge the odd."""
         labels = self.labels[start::2] if self.labels is not None else None
-        return Samples(self.feeds[start::2], labels)
+        return Samples(self.feeds[start::2], labels, range(start, len(self.feeds), 2))
 
 
 def read(source: Source, ports: Sequence[Port]) -> Samples:
@@ -50,7 +52,7 @@ def read(source: Source, ports: Sequence[Port]) -> Samples:
 
 def _stacked(arrays: Mapping[str, Any], ports: Sequence[Port]) -> Samples:
     labels = arrays.get(LABELS)
-    given = {name: np.asarray(array) for name, array in arrays.items() if name != LABELS}
+    given = {name: _plain(array, name) for name, array in arrays.items() if name != LABELS}
     samples = Samples(_split(given, ports), None if labels is None else _labels(labels))
     if samples.labels is not None and len(samples.labels) != len(samples.feeds):
         counts = f"{len(samples.labels)} labels for {len(samples.feeds)} samples"
@@ -65,15 +67,9 @@ def _folder(folder: Path, ports: Sequence[Port]) -> Samples:
         raise CalibrationError("no .npz or .npy files in it", _KINDS, str(folder))
     named = {port.name for port in ports} | {LABELS}
     if all(path.suffix == ".npy" and path.stem in named for path in paths):
-        return _stacked({path.stem: _array(path) for path in paths}, ports)
-    parts = []
-    for path in paths:
-        try:
-            parts.append(_stacked(_file(path, ports), ports))
-        except CalibrationError as error:
-            if str(path) in error.where:
-                raise
-            raise CalibrationError(str(error), error.hint, str(path)) from None
+        arrays = {path.stem: _array(path) for path in paths}
+        return _named(lambda: _stacked(arrays, ports), folder)
+    parts = [_named(partial(_one, path, ports), path) for path in paths]
     labelled = [path.name for path, part in zip(paths, parts, strict=True) if part.labels]
     if labelled and len(labelled) < len(parts):
         hint = "give labels in all files or in none"
@@ -81,6 +77,32 @@ def _folder(folder: Path, ports: Sequence[Port]) -> Samples:
     feeds = [feed for part in parts for feed in part.feeds]
     labels = [label for part in parts for label in part.labels or ()]
     return Samples(feeds, labels if labelled else None)
+
+
+def _one(path: Path, ports: Sequence[Port]) -> Samples:
+    return _stacked(_file(path, ports), ports)
+
+
+def _named(read: Callable[[], Samples], path: Path) -> Samples:
+    """What `read` gives; its errors name the file or folder."""
+    try:
+        return read()
+    except CalibrationError as error:
+        if error.where.startswith(str(path)):
+            raise
+        raise CalibrationError(str(error), error.hint, str(path)) from None
+
+
+def _plain(array: Any, name: Any) -> Any:
+    """As an array. Raises CalibrationError where it is none."""
+    hint = "give plain arrays of numbers by the names of the inputs"
+    if not isinstance(name, str):
+        raise CalibrationError(f"{name!r} is no name of an input", hint)
+    try:
+        found = np.asarray(array)
+    except ValueError as error:
+        raise CalibrationError(f"no array: {error}", hint, name) from None
+    return found
 
 
 def _feeds(source: Any) -> list[Feed]:
@@ -92,7 +114,7 @@ def _feeds(source: Any) -> list[Feed]:
         if not isinstance(feed, Mapping):
             kind = type(feed).__name__
             raise CalibrationError(f"{kind} given, not a dictionary", hint, f"sample {index}")
-        feeds.append({name: np.asarray(array) for name, array in feed.items()})
+        feeds.append({name: _plain(array, name) for name, array in feed.items()})
     return feeds
 
 
@@ -141,10 +163,14 @@ def _split(given: Mapping[str, Any], ports: Sequence[Port]) -> list[Feed]:
         numbered = {
             int(name.rpartition("/")[2]): array
             for name, array in given.items()
-            if name.rpartition("/")[0] == port.name and name.rpartition("/")[2].isdigit()
+            if name.rpartition("/")[0] == port.name and _is_number(name.rpartition("/")[2])
         }
+        missing = [index for index in range(len(numbered)) if index not in numbered]
+        if missing:
+            hint = "number them from 0, without gaps"
+            raise CalibrationError(f"there is no {port.name}/{missing[0]}", hint)
         if numbered:
-            columns[port.name] = [numbered[index] for index in sorted(numbered)]
+            columns[port.name] = [numbered[index] for index in range(len(numbered))]
     known = set(columns) | {name for name in given if name.rpartition("/")[0] in columns}
     strange = sorted(set(given) - known)
     wanted = ", ".join(port.name for port in ports)
@@ -156,10 +182,16 @@ def _split(given: Mapping[str, Any], ports: Sequence[Port]) -> list[Feed]:
             f"different numbers of samples: {counts}", "give as many of each, or one for all"
         )
     total = max((len(column) for column in columns.values()), default=0)
+    if total == 1 and all(not len(column[0]) for column in columns.values() if column[0].ndim):
+        raise CalibrationError("no samples", "give at least two; 32 are good")
     return [
         {name: column[0 if len(column) == 1 else index] for name, column in columns.items()}
         for index in range(total)
     ]
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit()
 
 
 def _column(array: Any, port: Port) -> list[Any]:
@@ -169,7 +201,12 @@ def _column(array: Any, port: Port) -> list[Any]:
     if array.ndim == rank and rank:
         first = port.shape[0]
         step = first if isinstance(first, int) and first > 0 else 1
-        return [array[start : start + step] for start in range(0, len(array) - step + 1, step)]
+        if not len(array) and not isinstance(first, int):  # a cache with nothing in it yet
+            return [array]
+        if not len(array) or len(array) % step:
+            what = f"{list(array.shape)}, whose rows are no multiple of {step}"
+            raise CalibrationError(what, _shape_hint(port), port.name)
+        return [array[start : start + step] for start in range(0, len(array), step)]
     if array.ndim == rank:
         return [array]
     shape = f"{list(array.shape)} where the input has {rank} axes"

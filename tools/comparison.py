@@ -17,6 +17,7 @@ from onnx_compress.passes import Event
 from onnx_compress.passes.base import ignore
 from onnx_compress.passes.samples import draw
 from onnx_compress.passes.verify import Quality, Reference
+from onnx_compress.report import finite
 
 _SAMPLES = 16  # that outputs are compared on
 _LOADS = 5  # processes for each model
@@ -39,8 +40,9 @@ class Comparison:
     drawn: bool
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
-        return asdict(self)
+        """Everything, for JSON, which has no infinity."""
+        figures: dict[str, Any] = finite(asdict(self))
+        return figures
 
 
 def compare(
@@ -60,6 +62,8 @@ def compare(
     """
     if threads < 1 or threads > 4 * (os.cpu_count() or 1):
         raise OptionError(f"--threads cannot be {threads}", "at most four times the processors")
+    if seed < 0:
+        raise OptionError(f"--seed cannot be {seed}", "it is a whole number from 0 on")
     if not seconds > 0:
         raise OptionError(f"--seconds cannot be {seconds}", "give it a few")
     on_event(Event("stage", "loading"))
@@ -86,7 +90,10 @@ def _feeds(
     model: Model, session: Session, source: data.Source | None, seed: int
 ) -> tuple[Sequence[Feed], bool]:
     if source is None:
-        return draw(model, session, 1, seed), True
+        try:
+            return draw(model, session, 1, seed), True
+        except CalibrationError as error:
+            raise CalibrationError(error.message, "give real inputs with --data") from None
     return data.read(source, session.inputs).feeds[:_SAMPLES], False
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnx_compress import calibration as data
-from onnx_compress.ir.errors import CancelledError, CompressError, LoadError, OptionError
+from onnx_compress.ir.errors import CancelledError, LoadError, OptionError
 from onnx_compress.ir.graph import staged
 from onnx_compress.ir.runtime import limits
 from onnx_compress.passes import Event, Pass, Pipeline
@@ -77,7 +77,8 @@ def compress(
     _check_numbers(max_error, max_drop, threads, seed, memory, timeout)
     if out is not None:
         staged.check_place(out)
-    with _surroundings(memory, timeout, custom_ops, cancel):
+    listener = _Listener(on_event, cancel)
+    with _surroundings(memory, timeout, custom_ops, listener):
         return Run(
             model,
             _pipeline(passes, fold),
@@ -95,7 +96,7 @@ def compress(
             threads or os.cpu_count() or 1,
             keep_going,
             measure,
-            _Listener(on_event),
+            listener,
         ).result()
 
 
@@ -103,11 +104,14 @@ def plan(
     model: Any,
     passes: Passes = DEFAULT_PASSES,
     calibration: data.Source | None = None,
+    max_error: float | None = None,
     *,
+    max_drop: float | None = None,
     target: str | None = None,
     fold: bool = True,
     exclude: Sequence[str] = (),
     seed: int = 0,
+    threads: int | None = None,
     keep_going: bool = False,
     memory: int | None = None,
     timeout: float | None = None,
@@ -120,35 +124,46 @@ def plan(
     Passes change a copy in memory; nothing is compared, timed or written. Passes without numbers
     are shown at their strongest. Takes and raises what `compress` does.
     """
-    _check_numbers(None, None, None, seed, memory, timeout)
-    with _surroundings(memory, timeout, custom_ops, cancel):
+    _check_numbers(max_error, max_drop, threads, seed, memory, timeout)
+    listener = _Listener(on_event, cancel)
+    with _surroundings(memory, timeout, custom_ops, listener):
         return Run(
             model,
             _pipeline(passes, fold),
             targets.load(target) if target else targets.host(),
             calibration,
+            max_error=max_error,
+            max_drop=max_drop,
             exclude=_patterns(exclude),
             seed=seed,
             keep_going=keep_going,
-            emit=_Listener(on_event),
+            emit=listener,
         ).planned()
 
 
 class _Listener:
-    """Hands events over. What the listener raises ends the run, whatever pass is at work."""
+    """Hands events over. What the listener raises ends the run, even where a pass catches it."""
 
-    def __init__(self, listen: Callable[[Event], None]) -> None:
-        self._listen = listen
+    def __init__(self, listen: Callable[[Event], None], cancel: threading.Event | None) -> None:
+        self._listen, self._cancel = listen, cancel
+        self._failed: CancelledError | None = None
 
     def __call__(self, event: Event) -> None:
-        limits.check_cancelled()
+        self.check()
         try:
             self._listen(event)
-        except CompressError:
-            raise
         except Exception as error:
             text = f"the listener failed: {type(error).__name__}: {error}"
-            raise CancelledError(text, "nothing was written") from error
+            self._failed = CancelledError(text, "nothing was written")
+            raise self._failed from error
+        self.check()
+
+    def check(self) -> None:
+        """Raises CancelledError where the run is to end."""
+        if self._failed is not None:
+            raise self._failed
+        if self._cancel is not None and self._cancel.is_set():
+            raise CancelledError("cancelled", "nothing was written")
 
 
 @contextmanager
@@ -156,13 +171,13 @@ def _surroundings(
     memory: int | None,
     timeout: float | None,
     custom_ops: Sequence[str | Path],
-    cancel: threading.Event | None,
+    listener: _Listener,
 ) -> Iterator[None]:
     """What a whole run keeps within."""
     with ExitStack() as stack:
         stack.enter_context(np.errstate(all="ignore"))  # NaN is looked for where it matters
         stack.enter_context(limits.custom_operators(_libraries(custom_ops)))
-        stack.enter_context(limits.cancellable(cancel))
+        stack.enter_context(limits.cancellable(listener.check))
         if memory is not None:
             stack.enter_context(limits.memory(memory))
         if timeout is not None:
@@ -174,10 +189,11 @@ def _pipeline(passes: Passes, fold: bool) -> Pipeline:
     if isinstance(passes, str):
         return Pipeline.parse(passes, fold)
     if isinstance(passes, Pipeline):
-        return passes
-    several = (passes,) if isinstance(passes, Pass) else tuple(passes)
-    if any(not isinstance(item, Pass) for item in several):
+        return passes.cleaned() if fold else passes
+    several = (passes,) if isinstance(passes, Pass) else passes
+    if not isinstance(several, Sequence) or any(not isinstance(item, Pass) for item in several):
         raise OptionError("passes are text, a Pass, or several", 'for example "quant(bits=8)"')
+    several = tuple(several)
     return Pipeline(several).cleaned() if fold else Pipeline(several)
 
 
@@ -185,6 +201,8 @@ def _patterns(exclude: Sequence[str]) -> tuple[str, ...]:
     patterns = (exclude,) if isinstance(exclude, str) else tuple(exclude)
     if not all(isinstance(pattern, str) and pattern for pattern in patterns):
         raise OptionError("an empty name", "give names of weights or nodes", "--exclude")
+    if any(pattern.encode(errors="replace").decode() != pattern for pattern in patterns):
+        raise OptionError("a name that is no text", "names are UTF-8 in ONNX", "--exclude")
     return patterns
 
 

@@ -1,7 +1,7 @@
 """The last look: the result is written aside, loaded back, run and compared; then it appears."""
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from onnx_compress.ir.runtime import (
     Timing,
     compare_speed,
     fits,
+    limits,
     open_session,
 )
 from onnx_compress.passes.verify import Quality, Reference
@@ -29,6 +30,14 @@ class Checked:
     error: float
     timing: Timing | None
     nbytes: int
+
+
+class Refused(QualityError):
+    """The result is worse than allowed. `checked`: how bad it is."""
+
+    def __init__(self, message: str, hint: str, checked: Checked) -> None:
+        super().__init__(message, hint)
+        self.checked = checked
 
 
 @dataclass(frozen=True)
@@ -47,13 +56,16 @@ class Finish:
 
     def kept(self, model: Model) -> Checked:
         """Check a result that stays in memory."""
-        return self._checked(open_session(model, self.threads), None, files.file_size(model))
+        checked = self._checked(open_session(model, self.threads), None, files.file_size(model))
+        limits.check_cancelled()
+        return checked
 
     def written(self, model: Model, out: Path) -> Checked:
         """Write a result, unless it is broken or worse than the limit."""
         with staged.Staged(model, out, self._external(model)) as aside:
             session = open_session(aside.path, self.threads)
             checked = self._checked(session, aside.path, aside.nbytes)
+            limits.check_cancelled()
             aside.commit()
             return checked
 
@@ -67,6 +79,7 @@ class Finish:
         nbytes = source.stat().st_size
         checked = self._checked(open_session(source, self.threads), None, nbytes)
         if not (out.exists() and out.samefile(source)):
+            limits.check_cancelled()
             with staged.placed(out) as hidden:
                 shutil.copyfile(source, hidden)
         return checked
@@ -80,15 +93,16 @@ class Finish:
         error = self.reference.error(quality)
         if not np.isfinite(error):
             raise VerificationError("the result gives NaN where the original gives numbers")
+        found = Checked(quality, error, None, nbytes)
         hint = "or ask for less; nothing was written"
         if self.max_error is not None and error > self.max_error:
             text = f"the error is {error:.3g}, above {self.max_error:.3g}"
-            raise QualityError(text, f"allow a larger --max-error, {hint}")
+            raise Refused(text, f"allow a larger --max-error, {hint}", found)
         drop = self.reference.drop(quality)
         if self.max_drop is not None and drop > self.max_drop:
             text = f"the metric falls by {drop:.3g}, more than {self.max_drop:.3g}"
-            raise QualityError(text, f"allow a larger --max-drop, {hint}")
-        return Checked(quality, error, self._timing(timed), nbytes)
+            raise Refused(text, f"allow a larger --max-drop, {hint}", found)
+        return replace(found, timing=self._timing(timed))
 
     def _timing(self, path: Path | None) -> Timing | None:
         """The result against the original, one thread."""

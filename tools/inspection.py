@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from onnx_compress import calibration as data
@@ -10,12 +10,14 @@ from onnx_compress.ir.analysis import Cost, Shapes, cost
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.errors import CalibrationError, CompressError
 from onnx_compress.ir.graph import Model, Value, clone, kinds
-from onnx_compress.ir.graph.elements import nbytes
+from onnx_compress.ir.graph.elements import nbytes, type_name
+from onnx_compress.ir.graph.inference import declared
 from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.ir.runtime.pieces import declared_port
-from onnx_compress.ir.weights import Weight, find_weights
-from onnx_compress.passes import Context, Pipeline
+from onnx_compress.ir.weights import Inventory, Weight, find_weights
+from onnx_compress.passes import Context, Pass, Pipeline, Report
 from onnx_compress.passes import target as targets
+from onnx_compress.passes.base import EXCLUDED
 from onnx_compress.passes.samples import draw
 
 DEFAULT_PASSES = "quant(bits=8)"
@@ -87,20 +89,15 @@ def inspect(
     kind = targets.load(target) if target else targets.host()
     original, _ = kinds.read(model)
     feed, inputs, outputs, unknown = _run(original, calibration, seed)
-    entries: dict[str, str] = {}
-    reasons: dict[str, str] = {}
-    if feed is not None:
-        trial = clone(original)
-        context = Context(kind, feed, seed=seed, exclude=tuple(exclude))
-        for item in pipeline.passes:
-            report = item.settings(context)[0].run(trial, context)
-            entries |= {entry.subject: entry.text for entry in report.changes}
-            reasons |= {entry.subject: entry.text for entry in report.skipped}
     found = find_weights(original)
+    fates: list[_Fate] = [_Fate(why=_UNTRIED)] * len(found.weights)
+    if feed is not None:
+        context = Context(kind, feed, seed=seed, exclude=tuple(exclude))
+        fates = _fates(original, found, pipeline, context)
     shapes = Shapes(original, feed)
     stored = [(value, t) for graph in original.graphs() for value, t in original.stored(graph)]
     total = sum(nbytes(tensor) for _, tensor in stored)
-    rows = tuple(_row(w, total, shapes, entries, reasons, not unknown) for w in found)
+    rows = tuple(_row(w, total, shapes, fate) for w, fate in zip(found, fates, strict=True))
     rest = len(stored) - len(rows), total - sum(row.bytes for row in rows)
     known = {row.name for row in rows}
     return Inspection(
@@ -139,20 +136,56 @@ def _run(
     return feed, inputs, outputs, ""
 
 
+@dataclass(frozen=True)
+class _Fate:
+    """What passes would make of a weight, or why not."""
+
+    becomes: str = ""
+    why: str = ""
+
+
+def _fates(model: Model, found: Inventory, pipeline: Pipeline, context: Context) -> list[_Fate]:
+    """In the order of the weights. Those of one name, in two branches, are tried one by one."""
+    together = _tried(clone(model), pipeline, context)
+    counts = Counter(weight.name for weight in found)
+    fates = []
+    for at, weight in enumerate(found):
+        reports = together
+        if counts[weight.name] > 1:
+            trial = clone(model)
+            only = find_weights(trial).weights[at].value
+            reports = _tried(trial, pipeline, replace(context, only=only))
+        fates.append(_fate(weight.name, reports))
+    return fates
+
+
+def _tried(trial: Model, pipeline: Pipeline, context: Context) -> list[tuple[Pass, Report]]:
+    settings = [item.settings(context)[0] for item in pipeline.passes]
+    return [(item, item.run(trial, context)) for item in settings]
+
+
+def _fate(name: str, reports: list[tuple[Pass, Report]]) -> _Fate:
+    changes = [e.text for _, r in reports for e in r.changes if e.subject == name]
+    if changes:
+        return _Fate(becomes="; ".join(dict.fromkeys(changes)))
+    left = [
+        entry.text
+        for item, report in reports
+        for entry in report.skipped
+        if entry.subject in (name, item.name) and entry.text != EXCLUDED
+    ]
+    excluded = any(e.subject == name for _, r in reports for e in r.skipped)
+    return _Fate(why="; ".join(dict.fromkeys(left)) or (EXCLUDED if excluded else _SAME))
+
+
 def _port(value: Value) -> str:
-    port = declared_port(value)
+    port, known = declared_port(value), declared(value.info)
+    kind = "no tensor" if known is None else type_name(known.element).lower()
     sizes = ", ".join("?" if dim is None else str(dim) for dim in port.shape)
-    return f"{port.name}: {port.dtype or 'no tensor'} [{sizes}]"
+    return f"{port.name}: {kind} [{sizes}]"
 
 
-def _row(
-    weight: Weight,
-    total: int,
-    shapes: Shapes,
-    entries: dict[str, str],
-    reasons: dict[str, str],
-    tried: bool,
-) -> Row:
+def _row(weight: Weight, total: int, shapes: Shapes, fate: _Fate) -> Row:
     counts = [macs(use.node, shapes) for use in weight.uses]
     known = [count for count in counts if count is not None]
     return Row(
@@ -165,8 +198,6 @@ def _row(
         bytes=weight.nbytes,
         share=weight.nbytes / max(total, 1),
         macs=sum(known) if len(known) == len(counts) else None,
-        becomes=entries.get(weight.name, ""),
-        why=""
-        if weight.name in entries
-        else reasons.get(weight.name, _SAME if tried else _UNTRIED),
+        becomes=fate.becomes,
+        why=fate.why,
     )

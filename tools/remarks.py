@@ -2,15 +2,13 @@
 
 from onnx_compress.ir.graph import Model, digests
 from onnx_compress.ir.runtime import fits
-from onnx_compress.ir.weights import find_weights
-from onnx_compress.passes import Outcome, Pipeline
-from onnx_compress.passes.base import matches
+from onnx_compress.passes import Context, Outcome, Pipeline
 from onnx_compress.passes.verify import Reference, Unverified
 from onnx_compress.result import Score, Summary
 
 
-def about_the_input(model: Model, reference: Reference, exclude: tuple[str, ...]) -> list[str]:
-    """Outputs that cannot be judged, weights that were touched, patterns that match nothing."""
+def about_the_input(model: Model, reference: Reference) -> list[str]:
+    """Outputs that cannot be judged, weights that were touched."""
     found = []
     if isinstance(reference, Unverified):
         found.append("not verified: only loaded, neither run nor compared")
@@ -27,13 +25,16 @@ def about_the_input(model: Model, reference: Reference, exclude: tuple[str, ...]
     if reference.drawn:
         how = "tried" if isinstance(reference, Unverified) else "judged"
         found.append(f"no data given: {how} on drawn inputs; give real ones with --calib")
-    weights = list(find_weights(model)) if exclude else []
-    found += [
-        f"--exclude {pattern} matches no weight"
-        for pattern in exclude
-        if not any(matches(weight, pattern) for weight in weights)
-    ]
     return found
+
+
+def about_the_names(context: Context) -> list[str]:
+    """Patterns that no pass met a weight for."""
+    return [
+        f"--exclude {pattern} matches no weight"
+        for pattern in context.exclude
+        if pattern not in context.matched
+    ]
 
 
 def about_the_passes(outcome: Outcome) -> list[str]:

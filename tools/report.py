@@ -3,6 +3,7 @@
 Its `exclude` may be given to the next run with `--exclude-from`.
 """
 
+import glob
 import json
 import math
 from importlib.metadata import version
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from onnx_compress.result import Layer, Summary
 
 SCHEMA = 2
+_MARGIN = 0.9  # of the error allowed: squares of errors add up only nearly
 
 
 def as_dict(report: "Summary") -> dict[str, Any]:
@@ -42,7 +44,7 @@ def as_dict(report: "Summary") -> dict[str, Any]:
         },
         "quality": {
             **_quality(report.quality, report.error),
-            "max_error": report.max_error,
+            "max_error": number(report.max_error),
             "samples": {
                 "drawn": report.drawn,
                 "fitted": report.fitted,
@@ -63,6 +65,15 @@ def as_dict(report: "Summary") -> dict[str, Any]:
 def number(value: float | None) -> float | None:
     """JSON has no infinity."""
     return value if value is not None and math.isfinite(value) else None
+
+
+def finite(figures: Any) -> Any:
+    """The same without infinity and NaN, at any depth."""
+    if isinstance(figures, dict):
+        return {key: finite(value) for key, value in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [finite(value) for value in figures]
+    return number(figures) if isinstance(figures, float) else figures
 
 
 def text(figures: dict[str, Any]) -> str:
@@ -91,13 +102,13 @@ def worst(layers: "tuple[Layer, ...]", max_error: float) -> list[str]:
 
     Errors are taken to add as squares.
     """
-    left = sum(layer.error**2 for layer in layers)
-    found = []
-    for layer in layers:
-        if left <= max_error**2:
+    found: list[str] = []
+    if sum(layer.error**2 for layer in layers) <= max_error**2:
+        return found
+    for at, layer in enumerate(layers):
+        if sum(rest.error**2 for rest in layers[at:]) <= (_MARGIN * max_error) ** 2:
             break
-        found.append(layer.weight)
-        left -= layer.error**2
+        found.append(glob.escape(layer.weight))
     return found
 
 
@@ -128,7 +139,7 @@ def _metric(report: "Summary") -> dict[str, Any] | None:
         "before": metric.before,
         "after": metric.after,
         "samples": metric.samples,
-        "max_drop": report.max_drop,
+        "max_drop": number(report.max_drop),
     }
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from onnx_compress import calibration as data
 from onnx_compress import remarks
-from onnx_compress.finish import Checked, Finish
+from onnx_compress.finish import Checked, Finish, Refused
 from onnx_compress.ir.analysis import cost
 from onnx_compress.ir.errors import CalibrationError, OptionError, OutputError, QualityError
 from onnx_compress.ir.graph import Model, clone, digests, files, kinds
@@ -53,6 +53,7 @@ class Run:
     def result(self) -> Result:
         """Do it. Raises the errors of `onnx_compress.ir.errors`."""
         start = time.perf_counter()
+        self._refuse_contradictions()
         work = _Work(self)
         work.refuse_blind()
         outcome = work.passed()
@@ -63,13 +64,32 @@ class Run:
         self.emit(Event("stage", "result"))
         try:
             checked = work.finish(final, summary.unchanged)
-        except QualityError as error:
-            error.report = replace(summary, refused=str(error))
+        except Refused as error:
+            took = time.perf_counter() - start
+            summary = _complete(summary, error.checked, work, took)
+            error.report = replace(summary, refused=str(error), bytes_after=summary.bytes_before)
             raise
         seconds = time.perf_counter() - start
         return Result(
             kinds.like(self.given, final, self.out), _complete(summary, checked, work, seconds)
         )
+
+    def _refuse_contradictions(self) -> None:
+        """Raise OptionError for what cannot be done without checks."""
+        if self.verify:
+            return
+        for given, name in (
+            (self.max_error, "max_error"),
+            (self.max_drop, "max_drop"),
+            (self.layers or None, "layers"),
+        ):
+            if given is not None:
+                hint = "leave out one of the two"
+                raise OptionError(f"{name} cannot be checked without verification", hint)
+        for item in self.pipeline.passes:
+            if not (item.exact or item.obeyed):
+                hint = "give it numbers, such as quant(bits=8)"
+                raise OptionError("without checks it cannot choose", hint, str(item))
 
     def planned(self) -> Summary:
         """Change a copy, judge nothing, write nothing."""
@@ -108,7 +128,9 @@ class _Work:
         feeds = self.judge.feeds[:_JUDGED]
         self.reference: Reference
         if run.verify:
-            self.reference = Reference(session, feeds, self.drawn, self._metric(), self._progress)
+            self.reference = Reference(
+                session, feeds, self.drawn, self._metric(), self._progress, self.judge.numbers
+            )
         else:
             self.reference = Unverified(session, feeds, self.drawn)
         self.context = Context(
@@ -146,14 +168,15 @@ class _Work:
             estimated_speed=estimated_speed(self.original, final, feed, run.target),
             drawn=self.drawn,
             fitted=len(self.fit.feeds),
-            judged=len(self.reference.feeds),
+            judged=len(self.reference.feeds) if run.verify else 0,
             max_error=None if run.error_allowed == float("inf") else run.error_allowed,
             max_drop=run.max_drop,
             exclude=run.exclude,
             seed=run.seed,
             unchanged=not all(changed),
             warnings=(
-                *remarks.about_the_input(self.original, self.reference, run.exclude),
+                *remarks.about_the_input(self.original, self.reference),
+                *remarks.about_the_names(self.context),
                 *remarks.about_the_passes(outcome),
                 *remarks.kept(*changed),
             ),
@@ -182,10 +205,6 @@ class _Work:
         run, reference = self.run, self.reference
         lossy = [item for item in run.pipeline.passes if not item.exact]
         if not run.verify:
-            unnumbered = [str(item) for item in lossy if not item.obeyed]
-            if unnumbered:
-                hint = "give it numbers, such as quant(bits=8)"
-                raise OptionError("without checks it cannot choose", hint, unnumbered[0])
             return
         if reference.judges or not lossy:
             return

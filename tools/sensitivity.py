@@ -4,17 +4,14 @@ Every weight that the run changed is compressed alone, with the settings that th
 of its exact passes, and judged on the same samples as the run.
 """
 
-import glob
 from dataclasses import replace
 
 from onnx_compress.ir.graph import Model, clone
 from onnx_compress.ir.weights import find_weights
-from onnx_compress.passes import Context, Event, Outcome, Pass
+from onnx_compress.passes import Context, Event, Outcome
 from onnx_compress.passes.base import ignore
-from onnx_compress.passes.verify import Quality, Reference
+from onnx_compress.passes.verify import Reference
 from onnx_compress.result import Layer
-
-_UNJUDGED = Quality(())
 
 
 def sensitivity(
@@ -29,18 +26,15 @@ def sensitivity(
     for item in exact:
         item.run(base, quiet)
     changed = {e.subject for s in outcome.stages for e in s.report.changes}
-    names = [weight.name for weight in find_weights(base)]
-    asked = [name for name in names if name in changed]
+    asked = [at for at, weight in enumerate(find_weights(base)) if weight.name in changed]
     layers = []
-    for done, name in enumerate(asked):
+    for done, at in enumerate(asked):
         context.emit(Event("progress", "layers", done, len(asked)))
-        others = (*context.exclude, *(glob.escape(other) for other in names if other != name))
-        quality = _alone(base, lossy, replace(quiet, exclude=others), reference)
-        layers.append(Layer(name, reference.error(quality), quality.sqnr_db))
+        trial = clone(base)
+        weight = find_weights(trial).weights[at]
+        alone = replace(quiet, only=weight.value)
+        modified = [item.run(trial, alone).modified for item in lossy]
+        if any(modified):
+            quality = reference.judge(trial)
+            layers.append(Layer(weight.name, reference.error(quality), quality.sqnr_db))
     return tuple(sorted(layers, key=lambda layer: (-layer.error, layer.weight)))
-
-
-def _alone(base: Model, lossy: list[Pass], context: Context, reference: Reference) -> Quality:
-    trial = clone(base)
-    modified = [item.run(trial, context).modified for item in lossy]
-    return reference.judge(trial) if any(modified) else _UNJUDGED

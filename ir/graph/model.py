@@ -264,6 +264,19 @@ class Model(Document):
             value.alive = False
         self.edits += 1
 
+    # ----------------------------------------------------------------------------- everything
+
+    def become(self, other: "Model") -> None:
+        """Take over everything of another model, which is left with what this one had.
+
+        They exchange all they have, so no value, node or graph is ever part of two models.
+        """
+        if other is self:
+            return
+        edits = max(self.edits, other.edits) + 1
+        self.__dict__, other.__dict__ = other.__dict__, self.__dict__
+        self.edits = edits
+
     # ---------------------------------------------------------------------------- the envelope
 
     def raise_ir_version(self, version: int) -> None:

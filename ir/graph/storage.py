@@ -40,6 +40,7 @@ class Storage:
         self._by_path: dict[str, str] = {}
         self._data: dict[str, None] = {}  # paths of external data
         self._scratch: str | None = None
+        self._owner = 0  # the process that made it
         self._lock = threading.Lock()
 
     def keep(self, thing: Any) -> str:
@@ -137,9 +138,9 @@ class Storage:
     def append(self, data: Bytes) -> Blob:
         """Put bytes into the scratch file, which goes when the process does."""
         with self._lock, scratch():
-            if self._scratch is None:
+            if self._scratch is None or self._owner != os.getpid():  # a forked child has its own
                 file = tempfile.TemporaryFile(prefix="onnx-compress-", buffering=0)  # noqa: SIM115
-                self._scratch = self.keep(file)
+                self._scratch, self._owner = self.keep(file), os.getpid()
             file = self.file(self._scratch)
             offset = file.seek(0, os.SEEK_END)
             view = data.data
@@ -165,14 +166,20 @@ class Storage:
             return self.read(Blob(kept.location, kept.offset + blob.offset, blob.length))
         out = np.empty(blob.length, np.uint8)
         view, done = out.data, 0
-        with self._lock:
-            kept.seek(blob.offset)
-            while done < blob.length:
-                count = kept.readinto(view[done:])
-                if not count:
-                    raise LoadError("its data file was cut short while in use")
-                done += count
+        while done < blob.length:
+            count = self._read_at(kept, blob.offset + done, view[done:])
+            if not count:
+                raise LoadError("its data file was cut short while in use")
+            done += count
         return out
+
+    def _read_at(self, kept: Any, offset: int, out: memoryview) -> int:
+        """Read without moving the place in a file, which forked processes share; where it works."""
+        if hasattr(os, "preadv") and hasattr(kept, "fileno"):
+            return os.preadv(kept.fileno(), [out], offset)
+        with self._lock:
+            kept.seek(offset)
+            return int(kept.readinto(out) or 0)
 
     def stream(self, blob: Blob) -> Iterator[Bytes]:
         """The bytes in bounded pieces."""

@@ -26,10 +26,15 @@ class LikeRuntime:
     def __init__(self, runner: Runner) -> None:
         self._runner = runner
 
-    def run(self, output_names: Sequence[str] | None, input_feed: Feed, _: Any = None) -> list[Any]:
-        """The outputs named, or all. Raises InvalidError."""
+    def run(
+        self,
+        output_names: Sequence[str] | None,
+        input_feed: Feed,
+        run_options: Any = None,
+    ) -> list[Any]:
+        """The outputs named, or all. `run_options` are not used. Raises InvalidError."""
         outputs = self._runner.run(input_feed)
-        if output_names is None:
+        if not output_names:
             return outputs
         found = {port.name: at for at, port in enumerate(self._runner.outputs)}
         strange = [name for name in output_names if name not in found]

@@ -1,12 +1,9 @@
 """What sessions may take and may load, set once for a whole run."""
 
 import contextlib
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
-
-from onnx_compress.ir.errors import CancelledError
 
 WHOLE = 1 << 30  # bytes of weights up to which a model is run whole
 SECONDS = 600.0  # that one run of a model on one sample may take
@@ -15,7 +12,7 @@ _SHARE = 16  # a piece of a larger model may take this share of that
 _whole: ContextVar[int] = ContextVar("bytes of a model that is run whole", default=WHOLE)
 _seconds: ContextVar[float] = ContextVar("seconds that one run may take", default=SECONDS)
 _libraries: ContextVar[tuple[Path, ...]] = ContextVar("custom operators", default=())
-_end: ContextVar[threading.Event | None] = ContextVar("asks for an end", default=None)
+_end: ContextVar[Callable[[], None] | None] = ContextVar("raises once it is to end", default=None)
 
 
 @contextlib.contextmanager
@@ -49,8 +46,8 @@ def custom_operators(libraries: Sequence[Path]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def cancellable(end: threading.Event | None) -> Iterator[None]:
-    """Raise CancelledError at the next step, or within a run, once `end` is set."""
+def cancellable(end: Callable[[], None]) -> Iterator[None]:
+    """Call `end` at every step, and within runs; it raises CancelledError once it is to end."""
     token = _end.set(end)
     try:
         yield
@@ -61,8 +58,8 @@ def cancellable(end: threading.Event | None) -> Iterator[None]:
 def check_cancelled() -> None:
     """Raises CancelledError where an end was asked for."""
     end = _end.get()
-    if end is not None and end.is_set():
-        raise CancelledError("cancelled", "nothing was written")
+    if end is not None:
+        end()
 
 
 def whole_bytes() -> int:

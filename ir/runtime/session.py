@@ -8,11 +8,11 @@ import json
 import os
 import re
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -177,14 +177,26 @@ class _Job:
         wait([self._future], _GRACE)
 
 
-@lru_cache
+class _Pools(threading.local):
+    """For each thread that runs models, so that those of one never wait for another's."""
+
+    def __init__(self) -> None:
+        self.by_count: dict[int, ThreadPoolExecutor] = {}
+
+
+_pools = _Pools()
+
+
 def _workers(count: int) -> ThreadPoolExecutor:
     """Threads that are used again and again: each new one takes memory of its own for good."""
-    return ThreadPoolExecutor(count, thread_name_prefix="onnx-compress")
+    if count not in _pools.by_count:
+        pool = ThreadPoolExecutor(count, thread_name_prefix="onnx-compress")
+        _pools.by_count[count] = pool
+    return _pools.by_count[count]
 
 
 if hasattr(os, "register_at_fork"):  # a child has none of the threads of its parent
-    os.register_at_fork(after_in_child=_workers.cache_clear)
+    os.register_at_fork(after_in_child=lambda: _pools.by_count.clear())
 
 
 def _register(library: Path, options: Any) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnx_compress.ir.runtime.limits import check_cancelled
 from onnx_compress.ir.runtime.session import Feed, Session
 
 
@@ -34,6 +35,7 @@ def compare_speed(
     rounds: list[list[float]] = []
     end = time.perf_counter() + seconds
     while len(rounds) < 200 and (len(rounds) < 5 or time.perf_counter() < end):
+        check_cancelled()
         feed = feeds[len(rounds) % len(feeds)]
         took = []
         for session in sessions:

@@ -11,12 +11,17 @@ from onnx_compress.passes.base import Entry, Report
 Key = tuple[int, tuple[int, ...], bytes]
 
 
-def share_constants(model: Model) -> Report:
-    """Let the readers of equal constants of one graph read the first of them."""
+def share_constants(model: Model, apart: frozenset[Value] = frozenset()) -> Report:
+    """Let the readers of equal constants of one graph read the first of them.
+
+    `apart`: what stays by itself, so that it can be left alone later.
+    """
     changes: list[Entry] = []
     for graph in list(model.graphs()):
         alike: dict[Key, list[Value]] = {}
         for value, tensor in _constants(model, graph):
+            if value in apart:
+                continue
             key = (element_type(tensor), dims(tensor), beginning(tensor, model.storage))
             alike.setdefault(key, []).append(value)
         for values in alike.values():

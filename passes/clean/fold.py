@@ -51,10 +51,11 @@ class Fold(Pass):
         counts: Counter[str] = Counter()
         changes: list[Entry] = []
         skipped: dict[str, Entry] = {}
+        apart = frozenset(weight.value for weight in context.excluded(model))
         for _ in range(_ROUNDS):
             before = model.edits
             for name, rule in RULES.items():
-                report = rule(model)
+                report = share_constants(model, apart) if name == "duplicates" else rule(model)
                 counts[name] += len(report.changes)
                 changes += report.changes
                 skipped |= {entry.subject: entry for entry in report.skipped}

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from onnx_compress.ir.errors import CalibrationError, CompressError
+from onnx_compress.ir.errors import CalibrationError, CancelledError, TooLongError
 from onnx_compress.ir.runtime import Feed, Runner
 from onnx_compress.ir.runtime.like_runtime import LikeRuntime
 
@@ -22,7 +23,7 @@ class Metric:
         """The number for one model. Raises CalibrationError where it is none."""
         try:
             score = float(self.measure(session))
-        except (CompressError, MemoryError):
+        except (CalibrationError, CancelledError, TooLongError, MemoryError):
             raise
         except Exception as error:  # it is the user's
             text = f"it failed: {type(error).__name__}: {error}"
@@ -36,11 +37,18 @@ def top1(feeds: Sequence[Feed], labels: Sequence[int]) -> Metric:
     """Share of samples whose first output is largest at the label."""
 
     def measure(session: Runner) -> float:
-        outputs = session.run_all(feeds)
-        pairs = zip(outputs, labels, strict=True)
-        return sum(int(np.asarray(o[0]).reshape(-1).argmax()) == x for o, x in pairs) / len(labels)
+        pairs = zip(session.run_all(feeds), labels, strict=True)
+        return sum(_class(outputs[0]) == label for outputs, label in pairs) / len(labels)
 
     return Metric("accuracy", measure, len(labels))
+
+
+def _class(output: Any) -> int:
+    scores = np.asarray(output)
+    if scores.ndim > 1 and scores.shape[0] != 1:
+        what = f"the first output has {scores.shape[0]} rows for one label"
+        raise CalibrationError(what, "give samples of one row, or a metric from Python", "accuracy")
+    return int(scores.reshape(-1).argmax())
 
 
 def measured(function: Callable[[LikeRuntime], float]) -> Metric:

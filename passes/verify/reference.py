@@ -34,11 +34,13 @@ class Reference:
         drawn: bool = False,
         metric: Metric | None = None,
         progress: Callable[[int, int], None] = _silent,
+        numbers: Sequence[int] = (),
     ) -> None:
         """Run the original on the samples. Raises CalibrationError where it cannot.
 
         `drawn`: the samples are no real ones. Outputs then hardly vary, and what varies means
         little, so errors are not centred. `progress` is told how many samples of how many are done.
+        `numbers`: what errors call the samples.
         """
         self.metric, self._progress = metric, progress
         self.feeds, self.drawn, self.threads = feeds, drawn, session.threads
@@ -56,7 +58,8 @@ class Reference:
                 raise
             except InvalidError as error:
                 hint = "check names, shapes and types of the data"
-                raise CalibrationError(error.message, hint, f"sample {max(number, 0)}") from None
+                called = [*numbers, *range(len(numbers), len(feeds))][max(number, 0)]
+                raise CalibrationError(error.message, hint, f"sample {called}") from None
             if number <= 0:
                 twice.append(outputs)
             if number >= 0:
@@ -90,7 +93,9 @@ class Reference:
         return len(self.unjudged) < len(self.names)
 
     def error(self, quality: Quality) -> float:
-        """The one number that decides: see `max_error`."""
+        """The one number that decides: see `max_error`. Infinite where there is NaN."""
+        if quality.error == float("inf"):
+            return quality.error
         return quality.plain_error if self.drawn else quality.error
 
     def drop(self, quality: Quality) -> float:

@@ -27,9 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if given and given[0] in COMMANDS:
-            return COMMANDS[given[0]].load().run(given[1:])
-        return compress.run(given)
+        return _run(given)
     except CompressError as error:
         _complain(str(error), error.hint or "see the README, or report it with the model")
         return error.exit_code
@@ -42,6 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # as in `onnx-compress inspect model.onnx | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        if arguments and arguments[0] in COMMANDS:
+            return COMMANDS[arguments[0]].load().run(arguments[1:])
+        return compress.run(arguments)
+    finally:
+        sys.stdout.flush()  # here, where a reader who has gone is no trouble
 
 
 def _complain(what: str, hint: str) -> None:

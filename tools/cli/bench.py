@@ -77,6 +77,8 @@ def _lines(found: Comparison, options: argparse.Namespace) -> list[str]:
             rows.append(f"{name:8} {amount(before)} -> {amount(after)}  ({what}, measured)")
     if found.quality is None:
         rows.append("error    not compared: the outputs have other names")
+    elif found.error == float("inf"):
+        rows.append("error    infinite: other shapes, or NaN where the first gives numbers")
     elif found.error is not None:
         kind = "drawn" if found.drawn else "given"
         rows.append(

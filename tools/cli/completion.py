@@ -32,7 +32,7 @@ _onnx_compress() {{
         COMPREPLY=($(compgen -W "$words" -- "$current"))
         return
     fi
-    COMPREPLY=($(compgen -f -- "$current"))
+    mapfile -t COMPREPLY < <(compgen -f -- "$current")
     [[ $command == passes ]] && COMPREPLY=($(compgen -W "{passes}" -- "$current"))
     [[ $command == completion ]] && COMPREPLY=($(compgen -W "bash zsh fish" -- "$current"))
     (( COMP_CWORD == 1 )) && COMPREPLY+=($(compgen -W "{names}" -- "$current"))
@@ -40,8 +40,7 @@ _onnx_compress() {{
 complete -o filenames -F _onnx_compress onnx-compress
 """
 _ZSH = """\
-#compdef onnx-compress
-# onnx-compress completion zsh > a file _onnx-compress in a folder of $fpath, or source it
+# in ~/.zshrc: source <(onnx-compress completion zsh)
 autoload -U +X bashcompinit && bashcompinit
 """
 
@@ -94,6 +93,9 @@ def _fish() -> str:
     lines.append(
         "complete -c onnx-compress -n '__fish_seen_subcommand_from passes' "
         f"-fa '{' '.join(registry.names())}'"
+    )
+    lines.append(
+        "complete -c onnx-compress -n '__fish_seen_subcommand_from completion' -fa 'bash zsh fish'"
     )
     return "\n".join(lines) + "\n"
 

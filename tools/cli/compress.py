@@ -114,13 +114,11 @@ def parser() -> Parser:
 
 def run(arguments: Sequence[str]) -> int:
     """Do it; gives the exit code."""
-    options = parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)  # options between input and output
     if options.output is None and not options.dry_run:
         raise OptionError("no output given", "onnx-compress in.onnx out.onnx, or --dry-run")
     asked = _asked(options)
-    for place in (options.report, options.save_recipe):
-        if place is not None:
-            staged.check_place(place)
+    _check_places(options)
     silence()
     with progress.shown(options.quiet) as listen:
         if options.dry_run:
@@ -135,9 +133,25 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _check_places(options: argparse.Namespace) -> None:
+    """Raise OutputError where a report would take the place of something else, or of nothing."""
+    read = [options.input, options.calib, *options.custom_ops]
+    if options.passes is not None and options.passes.startswith("@"):
+        read.append(Path(options.passes[1:]))
+    taken = {path.resolve(): path for path in (*read, options.output) if path is not None}
+    for place in (options.report, options.save_recipe):
+        if place is None:
+            continue
+        staged.check_place(place)
+        if place.resolve() in taken:
+            hint = "choose another name"
+            raise OutputError("it is used for something else in this run", hint, str(place))
+        taken[place.resolve()] = place
+
+
 def _asked(options: argparse.Namespace) -> dict[str, Any]:
     """What decides about the result: a recipe's, and over that what the command says."""
-    text = options.passes or DEFAULT_PASSES
+    text = DEFAULT_PASSES if options.passes is None else options.passes
     found: dict[str, Any] = {"passes": text, "exclude": []}
     if text.startswith("@"):
         found |= recipe.read(text[1:])
@@ -152,8 +166,6 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     if options.exclude_from is not None:
         found["exclude"] += reports.excluded(options.exclude_from)
     found["exclude"] = list(dict.fromkeys(found["exclude"]))
-    if not isinstance(found["passes"], str) and found["fold"]:
-        found["passes"] = found["passes"].cleaned()
     return found
 
 
@@ -182,11 +194,11 @@ def _compressed(options: argparse.Namespace, asked: dict[str, Any], listen: Any)
 
 
 def _planned(options: argparse.Namespace, asked: dict[str, Any], listen: Any) -> Summary:
-    decides = {key: value for key, value in asked.items() if key not in ("max_error", "max_drop")}
     return plan(
         options.input,
         calibration=options.calib,
-        **decides,
+        **asked,
+        threads=options.threads,
         keep_going=options.keep_going,
         memory=options.memory,
         timeout=options.timeout,
@@ -196,7 +208,9 @@ def _planned(options: argparse.Namespace, asked: dict[str, Any], listen: Any) ->
 
 
 def _write(options: argparse.Namespace, report: Summary, asked: dict[str, Any]) -> None:
-    done = "the model was planned" if options.dry_run else "the model was written"
+    done = "the model was written"
+    if options.dry_run or report.refused:
+        done = "nothing else was written either"
     files: dict[Path, str] = {}
     if options.report:
         output = None if options.dry_run else str(options.output)

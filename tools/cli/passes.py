@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from onnx_compress.cli.parsing import Parser
 from onnx_compress.cli.screen import say, terminal
+from onnx_compress.ir.errors import PipelineError
 from onnx_compress.passes import registry
 from onnx_compress.passes.describe import Description, describe
 
@@ -21,14 +22,19 @@ def run(arguments: Sequence[str]) -> int:
     names = [options.name] if options.name else registry.names()
     console = terminal()
     for name in names:
-        found = describe(registry.find(name))
-        lines = _whole(found) if options.name else [f"{found.name:8} {found.summary}"]
-        for line in lines:
+        for line in _whole(describe(name)) if options.name else [_short(name)]:
             say(console, line)
     if not options.name:
         say(console, "")
         say(console, "all about one of them: onnx-compress passes NAME")
     return 0
+
+
+def _short(name: str) -> str:
+    try:
+        return f"{name:8} {describe(name).summary}"
+    except PipelineError as error:
+        return f"{name:8} broken: {error}"
 
 
 def _whole(found: Description) -> list[str]:

@@ -33,10 +33,17 @@ def show(report: Summary, title: str) -> None:
         say(console, f"warning: {warning}", "yellow")
 
 
+class _Output(Console):
+    """One that leaves a reader who has gone to `main`."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def terminal() -> Console:
     """Standard output; of a fixed width where it is no terminal."""
     width = None if sys.stdout.isatty() else _WIDTH
-    return Console(width=width, markup=False, emoji=False, highlight=False)
+    return _Output(width=width, markup=False, emoji=False, highlight=False)
 
 
 def say(console: Console, line: str, style: str | None = None) -> None:

@@ -3,7 +3,7 @@
 Nothing is ever rejected: what is drawn is drawn from what fits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -188,11 +188,12 @@ class Builder:
         degree: int | None = None,
         outputs: Sequence[tuple[int, ...]] = (),
         domain: str = "",
+        options: Mapping[str, Any] | None = None,
         **attributes: Any,
     ) -> Known:
         """Add a node; gives its first output, of the type and shape of `like` where none is given.
 
-        `outputs`: shapes of all outputs, where there are several.
+        `outputs`: shapes of all outputs, where there are several. `options`: further attributes.
         """
         names = [value if isinstance(value, str) else value.name for value in inputs]
         self.scope.used.update(names)
@@ -207,9 +208,9 @@ class Builder:
             )
             for each in shapes
         ]
-        node = helper.make_node(
-            op, names, [known.name for known in found], self.name("n"), domain=domain, **attributes
-        )
+        given = {**attributes, **(options or {})}
+        made = [known.name for known in found]
+        node = helper.make_node(op, names, made, self.name("n"), domain=domain, **given)
         self.scope.nodes.append(node)
         self.scope.pool += found
         if domain:

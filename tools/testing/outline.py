@@ -6,9 +6,9 @@ DOMAIN = "drawn.functions"
 
 
 def outlined(model: ModelProto, twice: bool) -> ModelProto:
-    """The first node without bodies or left-out inputs becomes a call of a function; with `twice`, all of its kind do.
+    """The first node without bodies or left-out inputs becomes a call of a function.
 
-    Gives a new model.
+    With `twice`, all equal calls do. Gives a new model.
     """
     out = ModelProto()
     out.CopyFrom(model)

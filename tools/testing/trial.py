@@ -78,4 +78,6 @@ def called(pass_: PassLike) -> str:
 
 
 def _copy(data: bytes) -> ModelProto:
-    return ModelProto.FromString(data)
+    out = ModelProto()
+    out.ParseFromString(data)
+    return out

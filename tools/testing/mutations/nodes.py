@@ -1,6 +1,6 @@
 """More nodes, and nodes in another order."""
 
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnx_compress.testing.mutations.base import Names, Rng, bodies, copy, graphs, some
 
@@ -28,14 +28,14 @@ def reorder_nodes(model: ModelProto, rng: Rng) -> ModelProto | None:
     return out if len(nodes) > 1 else None
 
 
-def copy_of(node: "helper.NodeProto") -> "helper.NodeProto":
+def copy_of(node: NodeProto) -> NodeProto:
     """A message of its own."""
     out = type(node)()
     out.CopyFrom(node)
     return out
 
 
-def _read(node: "helper.NodeProto") -> set[str]:
+def _read(node: NodeProto) -> set[str]:
     found = set(node.input)
     for body in bodies(node):
         for inner in body.node:

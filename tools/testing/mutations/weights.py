@@ -1,5 +1,7 @@
 """Weights kept in another way."""
 
+from typing import Any
+
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
@@ -49,7 +51,7 @@ def _behind(model: ModelProto, rng: Rng, op: str, turn: bool = False) -> ModelPr
     for tensor in chosen:
         new = names.fresh(f"{tensor.name}_{op.lower()}")
         reread(out, tensor.name, new)
-        options = {"perm": [1, 0]} if turn else {}
+        options: dict[str, Any] = {"perm": [1, 0]} if turn else {}
         if turn:
             turned = numpy_helper.from_array(numpy_helper.to_array(tensor).T.copy(), tensor.name)
             tensor.CopyFrom(turned)

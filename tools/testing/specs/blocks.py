@@ -18,7 +18,7 @@ def _attention(b: Builder, x: Known) -> Known:
         parts = [features] * 3
         inputs, options = ([b.integers(*parts)], {}) if b.opset >= 13 else ([], {"split": parts})
         shapes = [x.shape] * 3
-        b.add("Split", [whole, *inputs], x, outputs=shapes, axis=2, **options)
+        b.add("Split", [whole, *inputs], x, outputs=shapes, axis=2, options=options)
         three = b.scope.pool[-3:]
     else:
         three = [_projected(b, x, features) for _ in range(3)]

@@ -39,7 +39,7 @@ def _mean(b: Builder, x: Known, axes: list[int]) -> Known:
         inputs = [b.integers(*axes)] if axes else []
         return b.add("ReduceMean", [x, *inputs], x, (), open=False, keepdims=0)
     options = {"axes": axes} if axes else {}
-    return b.add("ReduceMean", [x], x, (), open=False, keepdims=0, **options)
+    return b.add("ReduceMean", [x], x, (), open=False, keepdims=0, options=options)
 
 
 def _own(b: Builder, x: Known) -> Known:

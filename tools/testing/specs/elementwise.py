@@ -10,7 +10,7 @@ _MOST_DEGREE = 3
 
 def _plain(op: str, bounded: bool = False, **attributes: float) -> Add:
     def add(b: Builder, x: Known) -> Known:
-        return b.add(op, [x], x, degree=1 if bounded else None, **attributes)
+        return b.add(op, [x], x, degree=1 if bounded else None, options=attributes)
 
     return add
 
@@ -19,7 +19,7 @@ def _sized(op: str, name: str, low: float, high: float) -> Add:
     """With one attribute between two numbers."""
 
     def add(b: Builder, x: Known) -> Known:
-        return b.add(op, [x], x, **{name: low + (high - low) * b.integer(0, 4) / 4})
+        return b.add(op, [x], x, options={name: low + (high - low) * b.integer(0, 4) / 4})
 
     return add
 
@@ -40,7 +40,9 @@ def _scalar(b: Builder, x: Known, number: float) -> str:
 def _clip(b: Builder, x: Known) -> Known:
     bounds = [_scalar(b, x, -2.0), _scalar(b, x, 2.0)]
     kept = b.integer(0, 2)
-    inputs = [x, *bounds] if kept == 0 else [x, bounds[0]] if kept == 1 else [x, "", bounds[1]]
+    inputs: list[str | Known] = (
+        [x, *bounds] if kept == 0 else [x, bounds[0]] if kept == 1 else [x, "", bounds[1]]
+    )
     return b.add("Clip", inputs, x)
 
 

@@ -32,10 +32,10 @@ def _spelled(b: Builder, x: Known) -> Known:
     last = {"axes": [-1]} if b.opset < 18 else {}
     axes = [] if b.opset < 18 else [b.integers(-1)]
     narrow = (*x.shape[:-1], 1)
-    mean = b.add("ReduceMean", [x, *axes], x, narrow, **last)
+    mean = b.add("ReduceMean", [x, *axes], x, narrow, options=last)
     centred = b.add("Sub", [x, mean], x)
     square = b.add("Pow", [centred, b.constant(np.array(2, x.dtype))], x)
-    variance = b.add("ReduceMean", [square, *axes], x, narrow, **last)
+    variance = b.add("ReduceMean", [square, *axes], x, narrow, options=last)
     safe = b.add("Add", [variance, b.constant(np.array(1e-3, x.dtype))], variance)
     root = b.add("Sqrt", [safe], safe)
     normal = b.add("Div", [centred, root], x, degree=1)

@@ -27,7 +27,7 @@ def _pool(op: str) -> Add:
             kernel_shape=kernel,
             strides=strides,
             pads=[*begins, *ends],
-            **options,
+            options=options,
         )
 
     return add

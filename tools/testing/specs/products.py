@@ -47,7 +47,7 @@ def _gemm(b: Builder, x: Known) -> Known:
     options: dict[str, float] = {"transB": 1} if turned else {}
     if b.flag():
         options |= {"alpha": 0.5, "beta": 2.0}
-    return b.add("Gemm", inputs, x, (x.shape[0], rows), **options)
+    return b.add("Gemm", inputs, x, (x.shape[0], rows), options=options)
 
 
 def _gemm_turned(b: Builder, x: Known) -> Known:

@@ -23,7 +23,7 @@ def _layer(op: str) -> Add:
         options = {"linear_before_reset": b.integer(0, 1)} if op == "GRU" else {}
         shape = (steps, ways, batch, hidden)
         return b.add(
-            op, inputs, x, shape, degree=1, direction=direction, hidden_size=hidden, **options
+            op, inputs, x, shape, degree=1, direction=direction, hidden_size=hidden, options=options
         )
 
     return add

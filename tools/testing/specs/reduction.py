@@ -16,7 +16,7 @@ def _reduce(op: str, moved: int) -> Add:
         axes = [axis - x.rank if b.flag() else axis]
         inputs, options = ([b.integers(*axes)], {}) if b.opset >= moved else ([], {"axes": axes})
         shape = (*x.shape[:axis], *[1] * keep, *x.shape[axis + 1 :])
-        node = b.add(op, [x, *inputs], x, shape, keepdims=keep, **options)
+        node = b.add(op, [x, *inputs], x, shape, keepdims=keep, options=options)
         if op != "ReduceSum":
             return node
         scale = b.constant(np.array(1 / max(x.shape[axis], 1), x.dtype))

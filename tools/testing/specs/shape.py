@@ -65,13 +65,17 @@ def _axes(b: Builder, axes: list[int]) -> tuple[list[str], dict[str, list[int]]]
 def _unsqueeze(b: Builder, x: Known) -> Known:
     axis = b.integer(_free(x), x.rank)
     inputs, options = _axes(b, [axis])
-    return b.add("Unsqueeze", [x, *inputs], x, (*x.shape[:axis], 1, *x.shape[axis:]), **options)
+    return b.add(
+        "Unsqueeze", [x, *inputs], x, (*x.shape[:axis], 1, *x.shape[axis:]), options=options
+    )
 
 
 def _squeeze(b: Builder, x: Known) -> Known:
     axis = b.one_of([a for a in range(_free(x), x.rank) if x.shape[a] == 1])
     inputs, options = _axes(b, [axis])
-    return b.add("Squeeze", [x, *inputs], x, (*x.shape[:axis], *x.shape[axis + 1 :]), **options)
+    return b.add(
+        "Squeeze", [x, *inputs], x, (*x.shape[:axis], *x.shape[axis + 1 :]), options=options
+    )
 
 
 def _concat(b: Builder, x: Known) -> Known:
@@ -102,7 +106,7 @@ def _split(b: Builder, x: Known) -> Known:
     parts = [first, x.shape[axis] - first]
     inputs, options = ([b.integers(*parts)], {}) if b.opset >= 13 else ([], {"split": parts})
     shapes = [_at(x.shape, axis, part) for part in parts]
-    return b.add("Split", [x, *inputs], x, outputs=shapes, axis=axis, **options)
+    return b.add("Split", [x, *inputs], x, outputs=shapes, axis=axis, options=options)
 
 
 def _slice(b: Builder, x: Known) -> Known:
