@@ -29,6 +29,7 @@ from onnx_compress.passes.grammar import parse
 from onnx_compress.passes.verify import Budget, Quality, Reference, check, exact_db
 from onnx_compress.passes.verify.budget import FREE
 
+_WORTH = 0.005  # share of the bytes that a pass without numbers must save to be taken
 _MAGNIFIED = 2.0  # times what the runtime's optimizer changes, for a pass that is exact
 
 
@@ -215,7 +216,7 @@ class _Runner:
 
 
 def _saves(trial: Model, model: Model) -> bool:
-    return file_size(trial) < file_size(model)
+    return file_size(trial) < (1 - _WORTH) * file_size(model)
 
 
 def _with(report: Report, refused: list[Entry]) -> Report:

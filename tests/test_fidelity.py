@@ -15,6 +15,8 @@ from onnx_compress.ir.graph import Graph, Model, Value, from_proto, load, save, 
 from onnx_compress.ir.graph.inference import infer
 from onnx_compress.ir.graph.invariants import check
 from onnx_compress.ir.runtime import Session
+from onnx_compress.passes import Context
+from onnx_compress.passes import target as targets
 from onnx_compress.passes.clean import Fold
 from onnx_compress.passes.samples import draw
 
@@ -31,7 +33,7 @@ def _everywhere(model: Model) -> list[Graph]:
 
 
 def _fold(model: Model) -> None:
-    Fold().run(model, None)
+    Fold().run(model, Context(targets.host(), {}))
 
 
 def _rename(model: Model, step: int = 1) -> None:

@@ -11,6 +11,8 @@ from onnx.parser import parse_model
 from onnx_compress import compress
 from onnx_compress.ir.graph import from_proto, load, save, to_proto
 from onnx_compress.ir.graph.wire import encoded
+from onnx_compress.passes import Context
+from onnx_compress.passes import target as targets
 from onnx_compress.passes.clean import Fold
 
 from backend_models import outputs, session
@@ -112,7 +114,7 @@ def _written(model: ModelProto, folder: Any) -> ModelProto:
 
 def _folded(model: ModelProto, _: Any) -> ModelProto:
     view = from_proto(model)
-    assert Fold().run(view, None).modified
+    assert Fold().run(view, Context(targets.host(), {})).modified
     out = to_proto(view)
     assert not any(node.op_type == "Identity" for node in out.graph.node)
     return out

@@ -4,7 +4,7 @@ load -> reference -> passes, each verified -> write aside -> load back, run, com
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from onnx_compress.finish import Checked, Finish, Refused
 from onnx_compress.ir.analysis import cost
 from onnx_compress.ir.errors import CalibrationError, OptionError, OutputError, QualityError
 from onnx_compress.ir.graph import Model, clone, digests, files, kinds
-from onnx_compress.ir.runtime import Runner, open_session, versions
+from onnx_compress.ir.runtime import Feed, Runner, open_session, versions
 from onnx_compress.passes import Context, Event, Outcome, Pipeline, Target
 from onnx_compress.passes.estimate import estimated_speed
 from onnx_compress.passes.samples import draw
@@ -125,11 +125,11 @@ class _Work:
         run.emit(Event("stage", "original"))
         session = open_session(self.original, run.threads)
         self.fit, self.judge, self.drawn = self._samples(session)
-        feeds = self.judge.feeds[:_JUDGED]
+        feeds, numbers = self._judging()
         self.reference: Reference
         if run.verify:
             self.reference = Reference(
-                session, feeds, self.drawn, self._metric(), self._progress, self.judge.numbers
+                session, feeds, self.drawn, self._metric(), self._progress, numbers
             )
         else:
             self.reference = Unverified(session, feeds, self.drawn)
@@ -225,6 +225,13 @@ class _Work:
             hint = "give one to fit and one to judge, at least"
             raise CalibrationError("one sample only", hint)
         return samples.every_second(0), samples.every_second(1), False
+
+    def _judging(self) -> tuple[Sequence[Feed], Sequence[int]]:
+        """Samples that every pass is judged on, from all over the data, and their numbers."""
+        count = len(self.judge.feeds)
+        chosen = sorted({at * count // _JUDGED for at in range(_JUDGED)})
+        numbers = [self.judge.numbers[at] for at in chosen] if self.judge.numbers else []
+        return [self.judge.feeds[at] for at in chosen], numbers
 
     def _metric(self) -> Metric | None:
         if self.run.metric is not None:

@@ -1,6 +1,7 @@
 """onnx-compress in.onnx out.onnx: the main command."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -138,15 +139,22 @@ def _check_places(options: argparse.Namespace) -> None:
     read = [options.input, options.calib, *options.custom_ops]
     if options.passes is not None and options.passes.startswith("@"):
         read.append(Path(options.passes[1:]))
-    taken = {path.resolve(): path for path in (*read, options.output) if path is not None}
+    taken = {_place(path) for path in (*read, options.output) if path is not None}
     for place in (options.report, options.save_recipe):
         if place is None:
             continue
         staged.check_place(place)
-        if place.resolve() in taken:
+        if _place(place) in taken:
             hint = "choose another name"
             raise OutputError("it is used for something else in this run", hint, str(place))
-        taken[place.resolve()] = place
+        taken.add(_place(place))
+
+
+def _place(path: Path) -> str:
+    try:
+        return os.path.realpath(path)
+    except (OSError, ValueError):  # what is wrong with it is said where it is read or written
+        return str(path)
 
 
 def _asked(options: argparse.Namespace) -> dict[str, Any]:
