@@ -153,11 +153,15 @@ def option(
 class Pass:
     """One transformation of a model.
 
-    `exact`: the outputs stay the same up to rounding. `example`: how it may be written.
+    `exact`: the outputs stay the same up to rounding. `idempotent`: run on its own result, it
+    changes nothing. `adds_cost`: the result may take more bytes or operations. `example`: how it
+    may be written. `onnx_compress.testing` holds it to these.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = False
+    idempotent: ClassVar[bool] = False
+    adds_cost: ClassVar[bool] = False
     example: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
@@ -186,6 +190,11 @@ class Pass:
     def obeyed(self) -> bool:
         """Whether the user gave a number, which then holds whatever the error."""
         return True
+
+    @property
+    def weight_error(self) -> float | None:
+        """Relative error of a weight (L2) that it may cause; None where that cannot be told."""
+        return None
 
     def run(self, model: Model, context: Context) -> Report:
         """Change the model. It may be thrown away afterwards, so it need not be left intact."""

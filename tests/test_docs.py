@@ -10,6 +10,7 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import settings
 
 import onnx_compress
 from onnx_compress.bench.pages import END, START, filled, pages
@@ -92,3 +93,11 @@ def test_the_example_for_sound_gives_samples(tmp_path, monkeypatch):
     (code,) = [block for block in blocks("data.md") if "wavfile" in block]
     exec(compile(code, "data.md", "exec"), {})
     assert np.load(Path("data.npz"))["input"].shape == (9, 512)
+
+
+def test_the_example_of_testing_a_pass_works(monkeypatch):
+    (code,) = [block for block in blocks("testing.md") if "class RoundOff" in block]
+    module = types.ModuleType("example")
+    monkeypatch.setitem(sys.modules, "example", module)
+    exec(compile(code, "testing.md", "exec", dont_inherit=True), module.__dict__)
+    settings(module.test_round_off, max_examples=20)()

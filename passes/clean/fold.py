@@ -40,6 +40,7 @@ class Fold(Pass):
 
     name: ClassVar[str] = "fold"
     exact: ClassVar[bool] = True
+    idempotent: ClassVar[bool] = True
 
     @property
     def phase(self) -> Phase:

@@ -25,6 +25,7 @@ class Prune(Pass):
     """Set the smallest weights of every layer to zero."""
 
     name: ClassVar[str] = "prune"
+    idempotent: ClassVar[bool] = True
     example: ClassVar[str] = "prune(sparsity=0.5)"
     sparsity: float | None = option(
         None, "share of each layer's weights to set to zero", low=0.0, high=0.99
@@ -34,6 +35,11 @@ class Prune(Pass):
     def phase(self) -> Phase:
         """Masks."""
         return Phase.MASK
+
+    @property
+    def weight_error(self) -> float | None:
+        """At most that of weights of equal size."""
+        return None if self.sparsity is None else self.sparsity**0.5
 
     @property
     def obeyed(self) -> bool:

@@ -11,7 +11,7 @@ One scale for each output channel. Codes are rounded to the nearest.
 
 from collections import Counter
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 from typing import ClassVar
 
 from onnx_compress.ir.analysis import Shapes
@@ -28,6 +28,7 @@ from onnx_compress.passes.quant.rounding import round_to_nearest
 _NODE_BYTES = 70  # that a node or a small tensor takes in a file, its names aside
 _NODES = {"codec": 2, "gathered": 4, "dequantize": 2, "dynamic": 6}  # that a reader adds
 _SHORT = 10  # columns; a scale of 32 bits over ten codes is 40 % more
+_STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
 
 
@@ -36,12 +37,16 @@ class Quant(Pass):
     """Store weights in fewer bits."""
 
     name: ClassVar[str] = "quant"
+    idempotent: ClassVar[bool] = True
     example: ClassVar[str] = "quant(bits=8)"
     bits: int | None = option(None, "bits a weight", choices=(16, 8))
     activations: str | None = option(
         None,
         "int8: products may quantize their inputs at run time; float: they may not",
         choices=("int8", "float"),
+    )
+    least_db: float = option(
+        18.0, "signal to noise that an input must keep as bytes, else it stays float", low=0
     )
 
     @property
@@ -50,16 +55,26 @@ class Quant(Pass):
         return Phase.ENCODE
 
     @property
+    def weight_error(self) -> float:
+        """That of rounding, of inputs of products too where they become bytes."""
+        return 5e-4 if self.bits == 16 else 0.02
+
+    @property
     def obeyed(self) -> bool:
         """Whether bits were given."""
         return self.bits is not None
 
     def settings(self, context: Context) -> tuple[Pass, ...]:
-        """Without bits: eight with and without integer products, then sixteen."""
+        """Without bits: eight with fewer and fewer integer products, then sixteen."""
         if self.bits is not None:
             return (self,)
-        kinds = ("int8", "float") if self.activations is None else (self.activations,)
-        return (*(Quant(bits=8, activations=kind) for kind in kinds), Quant(bits=16))
+        found = []
+        if self.activations != "float":
+            steps = (self.least_db, *(step for step in _STRICTER if step > self.least_db))
+            found += [Quant(bits=8, activations="int8", least_db=step) for step in steps]
+        if self.activations != "int8":
+            found.append(Quant(bits=8, activations="float"))
+        return (*found, Quant(bits=16))
 
     def run(self, model: Model, context: Context) -> Report:
         """Encode every weight that gets smaller by it."""
@@ -69,7 +84,8 @@ class Quant(Pass):
         newest, refused = _reachable(model, context)
         if self.bits == 8:
             skipped += [Entry("operator set", refused)] if refused else []
-            choice = Choice.observed(model, context, newest, self.activations == "float")
+            least = inf if self.activations == "float" else self.least_db
+            choice = Choice.observed(model, context, newest, least)
         found = context.weights(model)
         skipped += [Entry(item.name, item.reason) for item in found.skipped]
         plan: dict[Weight, dict[Use, str]] = {}

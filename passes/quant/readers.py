@@ -6,7 +6,7 @@ products keep float inputs.
 """
 
 from dataclasses import dataclass
-from math import prod
+from math import inf, prod
 
 import numpy as np
 
@@ -18,7 +18,6 @@ from onnx_compress.passes.base import Context
 from onnx_compress.passes.target import Target
 
 WORTH = 1.1  # times faster a form must be than one that is decoded at load, which costs nothing
-LEAST_DB = 18.0  # of an input at eight bits; below, products of sentence encoders start to suffer
 
 
 @dataclass(frozen=True)
@@ -35,13 +34,13 @@ class Choice:
     fits: frozenset[Value]
 
     @staticmethod
-    def observed(model: Model, context: Context, newest: int, float_only: bool) -> "Choice":
-        """Look at one run of the model."""
-        products = [] if float_only else [use for w in find_weights(model) for use in w.uses]
+    def observed(model: Model, context: Context, newest: int, least_db: float) -> "Choice":
+        """Look at one run of the model. `least_db`: of inputs that may become bytes."""
+        products = [] if least_db == inf else [use for w in find_weights(model) for use in w.uses]
         inputs = [use.node.input(1 - use.slot) for use in products if use.multiplied]
         values = list(dict.fromkeys(value for value in inputs if value is not None))
         ratios = eight_bit_snr(model, context.sample, values) if values else {}
-        fits = frozenset(value for value, ratio in ratios.items() if ratio >= LEAST_DB)
+        fits = frozenset(value for value, ratio in ratios.items() if ratio >= least_db)
         return Choice(context.target, Shapes(model, context.sample), newest, fits)
 
     def readers(self, weight: Weight) -> dict[Use, str]:

@@ -1,16 +1,28 @@
 """Property-based testing of passes, ours and anybody's.
 
 from hypothesis import given
-from onnx_compress.testing import check_pass, models
+from onnx_compress.testing import check_pass, examples, models
 
+@examples(200)
 @given(models())
 def test_my_pass(model):
     check_pass(MyPass(), model)
 """
 
+try:
+    import hypothesis as _hypothesis  # noqa: F401
+except ImportError as _error:
+    from onnx_compress.ir.errors import PreconditionError as _PreconditionError
+
+    raise _PreconditionError(
+        "hypothesis is not installed", 'pip install "onnx-compress[testing]"'
+    ) from _error
+
 from onnx_compress.testing.check_pass import check_pass
 from onnx_compress.testing.checks import CHECKS, Failed
+from onnx_compress.testing.examples import examples
 from onnx_compress.testing.feeds import feed_of, feeds
+from onnx_compress.testing.mutated import check_mutations
 from onnx_compress.testing.mutations import MUTATIONS
 from onnx_compress.testing.regression import as_text, regression
 from onnx_compress.testing.strategy import models, operators
@@ -22,7 +34,9 @@ __all__ = [
     "Failed",
     "Trial",
     "as_text",
+    "check_mutations",
     "check_pass",
+    "examples",
     "feed_of",
     "feeds",
     "models",

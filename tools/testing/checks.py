@@ -87,8 +87,8 @@ def deterministic(trial: Trial, feeds: Sequence[Feed]) -> None:
 
 
 def idempotent(trial: Trial, feeds: Sequence[Feed]) -> None:
-    """Run on its own result, an exact pass changes nothing."""
-    if not trial.exact or trial.report is None:
+    """Run on its own result, a pass that says so changes nothing."""
+    if trial.report is None or not (isinstance(trial.pass_, Pass) and trial.pass_.idempotent):
         return
     again = tried(trial.pass_, trial.result, feeds[0] if feeds else None)
     if again.report is not None and again.report.modified:

@@ -101,7 +101,18 @@ def _finished(b: Builder, opset: int) -> ModelProto:
         [known.info() for known in leaves],
         b.initializers,
     )
+    graph.doc_string = "drawn by onnx_compress.testing"
+    for node in (graph.node[0], graph.node[-1]):
+        node.doc_string = f"documentation of {node.name}"
     imports = [helper.make_opsetid("", opset)]
     imports += [helper.make_opsetid(domain, 1) for domain in sorted(b.domains)]
     version = next(version for since, version in _IR if opset >= since)
-    return helper.make_model(graph, opset_imports=imports, ir_version=version)
+    model = helper.make_model(
+        graph,
+        opset_imports=imports,
+        ir_version=version,
+        producer_name="onnx_compress.testing",
+        doc_string="a random model",
+    )
+    model.metadata_props.add(key="drawn", value="yes")
+    return model

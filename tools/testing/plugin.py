@@ -1,0 +1,28 @@
+"""The pytest plugin: `--onnx-compress-examples N`."""
+
+from typing import Any
+
+from onnx_compress.ir.errors import OptionError
+
+
+def pytest_addoption(parser: Any) -> None:
+    """The option."""
+    group = parser.getgroup("onnx-compress")
+    group.addoption(
+        "--onnx-compress-examples",
+        type=int,
+        metavar="N",
+        help="examples that each property with onnx_compress.testing.examples is tried on",
+    )
+
+
+def pytest_configure(config: Any) -> None:
+    """Hand the number on, before test modules are imported."""
+    count = config.getoption("--onnx-compress-examples")
+    if count is None:
+        return
+    if count < 1:
+        raise OptionError("it must be at least 1", "give a number of examples", str(count))
+    from onnx_compress.testing.examples import ask
+
+    ask(count)
