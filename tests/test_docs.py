@@ -10,7 +10,6 @@ from pathlib import Path
 import jsonschema
 import numpy as np
 import pytest
-from hypothesis import settings
 
 import onnx_compress
 from onnx_compress.bench.pages import END, START, filled, pages
@@ -99,5 +98,6 @@ def test_the_example_of_testing_a_pass_works(monkeypatch):
     (code,) = [block for block in blocks("testing.md") if "class RoundOff" in block]
     module = types.ModuleType("example")
     monkeypatch.setitem(sys.modules, "example", module)
-    exec(compile(code, "testing.md", "exec", dont_inherit=True), module.__dict__)
-    settings(module.test_round_off, max_examples=20)()
+    fewer = code.replace("@examples(200)", "@examples(20)")
+    exec(compile(fewer, "testing.md", "exec", dont_inherit=True), module.__dict__)
+    module.test_round_off()

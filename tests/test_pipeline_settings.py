@@ -6,7 +6,7 @@ from math import sqrt
 from typing import ClassVar
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from onnx_compress import compress
@@ -50,6 +50,7 @@ class Shorten(Pass):
 @settings(max_examples=20)
 @given(st.floats(0.001, 0.5))
 def test_the_strongest_setting_within_the_error_is_taken(max_error):
+    assume(all(abs(max_error / noise - 1) > 1e-3 for noise in Shorten.offered))  # rounding decides
     outcome = run_passes(Shorten(), max_error=max_error)
     fitting = [noise for noise in Shorten.offered if noise <= max_error * (1 - 1e-4)]
     assert factor(outcome) == pytest.approx(2 * (1 + max(fitting, default=0)), rel=1e-5)

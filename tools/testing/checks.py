@@ -12,6 +12,7 @@ from onnx_compress.ir.errors import CompressError, InvalidError
 from onnx_compress.ir.graph import files, invariants
 from onnx_compress.ir.runtime import Session
 from onnx_compress.ir.weights import find_weights
+from onnx_compress.passes import Pass
 from onnx_compress.testing.feeds import Feed
 from onnx_compress.testing.outputs import compare, perturbed
 from onnx_compress.testing.trial import Trial, tried
