@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -79,24 +80,20 @@ def compress(
         staged.check_place(out)
     listener = _Listener(on_event, cancel)
     with _surroundings(memory, timeout, custom_ops, listener):
-        return Run(
-            model,
-            _pipeline(passes, fold),
-            targets.load(target) if target else targets.host(),
-            calibration,
-            Path(out) if out is not None else None,
-            max_error,
-            max_drop,
-            metric,
-            strict,
-            verify,
-            _patterns(exclude),
-            layers,
-            seed,
-            threads or os.cpu_count() or 1,
-            keep_going,
-            measure,
-            listener,
+        run = _run(
+            model, passes, calibration, max_error, max_drop, target, fold, exclude, seed, listener
+        )
+        place = Path(out) if out is not None else None
+        return replace(
+            run,
+            out=place,
+            threads=threads or os.cpu_count() or 1,
+            keep_going=keep_going,
+            metric=metric,
+            strict=strict,
+            verify=verify,
+            layers=layers,
+            measure=measure,
         ).result()
 
 
@@ -127,18 +124,36 @@ def plan(
     _check_numbers(max_error, max_drop, threads, seed, memory, timeout)
     listener = _Listener(on_event, cancel)
     with _surroundings(memory, timeout, custom_ops, listener):
-        return Run(
-            model,
-            _pipeline(passes, fold),
-            targets.load(target) if target else targets.host(),
-            calibration,
-            max_error=max_error,
-            max_drop=max_drop,
-            exclude=_patterns(exclude),
-            seed=seed,
-            keep_going=keep_going,
-            emit=listener,
-        ).planned()
+        run = _run(
+            model, passes, calibration, max_error, max_drop, target, fold, exclude, seed, listener
+        )
+        return replace(run, threads=threads or 1, keep_going=keep_going).planned()
+
+
+def _run(
+    model: Any,
+    passes: Passes,
+    calibration: data.Source | None,
+    max_error: float | None,
+    max_drop: float | None,
+    target: str | None,
+    fold: bool,
+    exclude: Sequence[str],
+    seed: int,
+    listener: "_Listener",
+) -> Run:
+    """What decides about a result."""
+    return Run(
+        model,
+        _pipeline(passes, fold),
+        targets.load(target) if target else targets.host(),
+        calibration,
+        max_error=max_error,
+        max_drop=max_drop,
+        exclude=_patterns(exclude),
+        seed=seed,
+        emit=listener,
+    )
 
 
 class _Listener:

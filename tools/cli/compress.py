@@ -122,10 +122,19 @@ def run(arguments: Sequence[str]) -> int:
     _check_places(options)
     silence()
     with progress.shown(options.quiet) as listen:
+        both = asked | {
+            "calibration": options.calib,
+            "threads": options.threads,
+            "keep_going": options.keep_going,
+            "memory": options.memory,
+            "timeout": options.timeout,
+            "custom_ops": options.custom_ops,
+            "on_event": listen,
+        }
         if options.dry_run:
-            report = _planned(options, asked, listen)
+            report = plan(options.input, **both)
         else:
-            report = _compressed(options, asked, listen)
+            report = _compressed(options, asked, both)
     _write(options, report, asked)
     if not options.quiet:
         from onnx_compress.cli.screen import show
@@ -177,42 +186,23 @@ def _asked(options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def _compressed(options: argparse.Namespace, asked: dict[str, Any], listen: Any) -> Summary:
+def _compressed(
+    options: argparse.Namespace, asked: dict[str, Any], arguments: dict[str, Any]
+) -> Summary:
     try:
         return compress(
             options.input,
-            calibration=options.calib,
             out=options.output,
-            **asked,
             strict="max_error" in asked or "max_drop" in asked,
             verify=not options.no_verify,
             layers=options.layers,
-            threads=options.threads,
-            keep_going=options.keep_going,
-            memory=options.memory,
-            timeout=options.timeout,
-            custom_ops=options.custom_ops,
-            on_event=listen,
+            **arguments,
         ).report
     except QualityError as error:  # what is known of a result that was refused may help
         if error.report is not None and options.report:
             options.save_recipe = None
             _write(options, error.report, asked)
         raise
-
-
-def _planned(options: argparse.Namespace, asked: dict[str, Any], listen: Any) -> Summary:
-    return plan(
-        options.input,
-        calibration=options.calib,
-        **asked,
-        threads=options.threads,
-        keep_going=options.keep_going,
-        memory=options.memory,
-        timeout=options.timeout,
-        custom_ops=options.custom_ops,
-        on_event=listen,
-    )
 
 
 def _write(options: argparse.Namespace, report: Summary, asked: dict[str, Any]) -> None:
