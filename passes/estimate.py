@@ -11,13 +11,14 @@ from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.graph import Model, Node
 from onnx_compress.ir.graph.fixed import fixed_nodes
-from onnx_compress.ir.runtime import Feed
 from onnx_compress.passes.target import Target
 
 
-def estimated_speed(before: Model, after: Model, feed: Feed, target: Target) -> float:
+def estimated_speed(
+    before: tuple[Model, Shapes], after: tuple[Model, Shapes], target: Target
+) -> float:
     """How many times faster `after` should be than `before`; 1.0 where nothing can be told."""
-    old, new = (_time(model, Shapes(model, feed), target) for model in (before, after))
+    old, new = (_time(model, shapes, target) for model, shapes in (before, after))
     return old / new if old and new else 1.0
 
 

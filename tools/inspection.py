@@ -112,7 +112,7 @@ def inspect(
         others=rest[0],
         other_bytes=rest[1],
         left={item.name: item.reason for item in found.skipped if item.name not in known},
-        cost=cost(original, feed),
+        cost=cost(original, shapes=shapes),
         unknown=unknown,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 from onnx_compress import calibration as data
 from onnx_compress import remarks
 from onnx_compress.finish import Checked, Finish, Refused
-from onnx_compress.ir.analysis import cost
+from onnx_compress.ir.analysis import Shapes, cost
 from onnx_compress.ir.errors import CalibrationError, OptionError, OutputError, QualityError
 from onnx_compress.ir.graph import Model, clone, digests, files, kinds
 from onnx_compress.ir.runtime import Feed, Runner, open_session, versions
@@ -157,15 +157,16 @@ class _Work:
     def summary(self, outcome: Outcome, final: Model, changed: tuple[bool, bool]) -> Summary:
         """All that is known before the last look."""
         run, feed = self.run, self.context.sample
+        old, new = ((model, Shapes(model, feed)) for model in (self.original, final))
         return Summary(
             passes=str(run.pipeline),
             target=run.target.name,
             stages=outcome.stages,
             bytes_before=self.bytes_before,
             bytes_after=files.file_size(final),
-            cost_before=cost(self.original, feed),
-            cost_after=cost(final, feed),
-            estimated_speed=estimated_speed(self.original, final, feed, run.target),
+            cost_before=cost(self.original, shapes=old[1]),
+            cost_after=cost(final, shapes=new[1]),
+            estimated_speed=estimated_speed(old, new, run.target),
             drawn=self.drawn,
             fitted=len(self.fit.feeds),
             judged=len(self.reference.feeds) if run.verify else 0,

@@ -37,9 +37,12 @@ class Cost:
         return self.loaded_bytes + self.activation_bytes
 
 
-def cost(model: Model, feed: Feed | None = None) -> Cost:
-    """The figures of a model for a run on `feed`; without one, symbolic shapes stay unknown."""
-    shapes = Shapes(model, feed)
+def cost(model: Model, feed: Feed | None = None, shapes: Shapes | None = None) -> Cost:
+    """The figures of a model for a run on `feed`; without one, symbolic shapes stay unknown.
+
+    `shapes`: those of such a run, where they are known already: finding them takes one.
+    """
+    shapes = shapes or Shapes(model, feed)
     stored = [tensor for graph in model.graphs() for _, tensor in model.stored(graph)]
     fixed = fixed_nodes(model, model.graphs())
     unknown = 0
