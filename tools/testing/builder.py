@@ -4,8 +4,8 @@ Nothing is ever rejected: what is drawn is drawn from what fits.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
@@ -20,8 +20,12 @@ from onnx import (
     numpy_helper,
 )
 
+if TYPE_CHECKING:
+    from onnx_compress.testing.spec import Spec
+
 T = TypeVar("T")
 SIZES = (1, 2, 3, 4, 5, 6, 8, 16, 32, 64)  # of channels and features; small ones shrink best
+RANKS = (2, 3, 4, 1, 5, 3, 4)  # of inputs; sequences and pictures are usual
 LARGEST = 20_000  # elements of a value
 OPEN = "N"  # the name of an open first dimension
 
@@ -69,18 +73,23 @@ class Scope:
     """What belongs to one graph: the main one, or a body."""
 
     nodes: list[NodeProto] = field(default_factory=list)
+    initializers: list[TensorProto] = field(default_factory=list)
     pool: list[Known] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
 
 
 class Builder:
-    """Draws, and adds what was drawn. `scope` is the graph that nodes go to."""
+    """Draws, and adds what was drawn.
 
-    def __init__(self, draw: DrawFn, opset: int, seed: int) -> None:
-        self._draw, self.opset = draw, opset
+    `rows`: all that may be added. `scope`: the graph that nodes go to. `depth`: in how many bodies
+    that is.
+    """
+
+    def __init__(self, draw: DrawFn, opset: int, seed: int, rows: Sequence["Spec"]) -> None:
+        self._draw, self.opset, self.rows = draw, opset, rows
         self.rng = np.random.default_rng(seed)
         self.scope = Scope()
-        self.initializers: list[TensorProto] = []
+        self.depth = 0
         self.inputs: list[Known] = []
         self.domains: set[str] = set()
         self._count = 0
@@ -124,16 +133,26 @@ class Builder:
         self.inputs.append(known)
         return known
 
-    def start(self, fits: Callable[[Known], bool], dtype: str, dynamic: bool) -> Known:
-        """The first input: of a shape that something fits."""
-        ways = [(rank, open) for open in (False, True)[: 1 + dynamic] for rank in (2, 3, 4, 1, 5)]
-        usual = [way for way in ways if fits(Known("", np.dtype(dtype), (4,) * way[0], way[1]))]
-        rank, open = self.one_of(usual or ways)
-        shape = [self.integer(1, 3), *(self.width() for _ in range(min(rank - 1, 1)))]
-        shape += [self.integer(1, 8) for _ in range(rank - 2)]
-        known = Known("", np.dtype(dtype), tuple(shape), open)
-        fine = fits(known) and known.size <= LARGEST
-        found = self.input(dtype, known.shape if fine else (4,) * rank, open)
+    def start(self, dtype: str, dynamic: bool) -> Known:
+        """The first input: of a shape that some row takes."""
+
+        def fits(known: Known) -> bool:
+            return known.size <= LARGEST and any(row.takes(known) for row in self.rows)
+
+        kind = np.dtype(dtype)
+        ways = [
+            known
+            for open in (False, True)[: 1 + dynamic]
+            for rank in RANKS
+            for known in (Known("", kind, (4,) * rank, open), Known("", kind, (1,) * rank, open))
+            if fits(known)
+        ]
+        usual = [known for known in ways if known.shape[0] > 1] or ways
+        plain = self.one_of(usual)
+        shape = [self.integer(1, 3), *(self.width() for _ in plain.shape[1:2])]
+        shape += [self.integer(1, 8) for _ in plain.shape[2:]]
+        known = replace(plain, shape=tuple(shape))
+        found = self.input(kind, (known if fits(known) else plain).shape, plain.open)
         self.scope.pool.append(found)
         return found
 
@@ -160,7 +179,7 @@ class Builder:
     def constant(self, array: Any, stem: str = "c") -> str:
         """A stored tensor, by name."""
         tensor = numpy_helper.from_array(np.asarray(array), self.name(stem))
-        self.initializers.append(tensor)
+        self.scope.initializers.append(tensor)
         return tensor.name
 
     def integers(self, *numbers: int) -> str:
@@ -220,17 +239,21 @@ class Builder:
     def body(
         self, make: Callable[[], Known], name: str, inputs: Sequence[Known] = ()
     ) -> GraphProto:
-        """A graph of its own that may use what is outside; its output is what `make` gives."""
+        """A graph of its own that may use what is outside; its output is what `make` gives.
+
+        Its weights are its own, or captured.
+        """
         outer = self.scope
-        self.scope = Scope(pool=[*outer.pool, *inputs])
-        try:
-            result = make()
-            nodes, used = self.scope.nodes, self.scope.used
-        finally:
-            self.scope = outer
-        outer.used |= used
+        inner = self.scope = Scope(pool=[*outer.pool, *inputs])
+        self.depth += 1
+        result = make()
+        own = inner.initializers if self.flag() else []
+        self.depth -= 1
+        self.scope = outer
+        outer.used |= inner.used
+        outer.initializers += [] if own else inner.initializers
         infos = [known.info() for known in inputs]
-        return helper.make_graph(nodes, name, infos, [result.info()])
+        return helper.make_graph(inner.nodes, name, infos, [result.info()], own)
 
     def attach(self, graphs: dict[str, GraphProto]) -> None:
         """Give the node that was added last bodies."""

@@ -5,17 +5,17 @@ from onnx import FunctionProto, ModelProto, NodeProto, helper
 DOMAIN = "drawn.functions"
 
 
-def outlined(model: ModelProto, twice: bool) -> ModelProto:
-    """The first node without bodies or left-out inputs becomes a call of a function.
+def outlined(model: ModelProto, twice: bool, at: int = 0) -> ModelProto:
+    """A node without bodies or left-out inputs becomes a call of a function.
 
-    With `twice`, all equal calls do. Gives a new model.
+    `at`: which of them, counted round. With `twice`, all equal calls do. Gives a new model.
     """
     out = ModelProto()
     out.CopyFrom(model)
     plain = [n for n in out.graph.node if all(n.input) and not _has_body(n) and n.domain == ""]
     if not plain:
         return out
-    first = plain[0]
+    first = plain[at % len(plain)]
     alike = [node for node in plain if twice and _same_call(node, first)] or [first]
     out.functions.append(_function(first, model))
     for node in alike:

@@ -5,7 +5,7 @@ that fit it, then the numbers of that row. Nothing is filtered, so shrinking giv
 small sizes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
@@ -13,10 +13,11 @@ from onnx import ModelProto, helper
 
 from onnx_compress.testing.builder import Builder
 from onnx_compress.testing.outline import outlined
-from onnx_compress.testing.spec import Spec
+from onnx_compress.testing.spec import ALL, Spec
 from onnx_compress.testing.specs import FAMILIES, SPECS
 
 OPSETS = (13, 21)
+OLDEST, NEWEST = 11, 23
 _RECENT = 4  # of the newest values are drawn from twice as often
 _IR = ((23, 11), (21, 10), (19, 9), (1, 8))  # operator set from which, version of the format
 
@@ -37,49 +38,71 @@ def models(
 ) -> SearchStrategy[ModelProto]:
     """Valid random models with weights.
 
-    `ops`: only these operators, or blocks (attention, residual, ...) of the table in `specs/`.
+    `ops`: only these operators, or blocks (attention, residual, ...) of the table in `specs/`; one
+    that never stands alone comes with what it needs, as Sqrt does with Abs and Add.
     `max_nodes`: steps; a block is one step. `dtypes`: of inputs, "float32", "float16", "float64".
-    `opsets`: the oldest and the newest operator set, from 11 on. `subgraphs`: If and Loop.
+    `opsets`: the oldest and the newest operator set, from 11 to 23. `subgraphs`: If and Loop.
     `functions`: some nodes are put into functions of the model. `dynamic`: the first axis of the
     inputs may be open, called N.
 
     Raises ValueError where no row of the table is left.
     """
-    wanted = None if ops is None else set(ops)
     low, high = opsets
+    if not OLDEST <= low <= high <= NEWEST:
+        raise ValueError(f"operator sets {low} to {high} are not drawn, {OLDEST} to {NEWEST} are")
+    if max_nodes < 1:
+        raise ValueError(f"a model has at least one node, not {max_nodes}")
+    if not dtypes or set(dtypes) - set(ALL):
+        raise ValueError(f"inputs are of {', '.join(ALL)}, not {', '.join(dtypes) or 'nothing'}")
     versions = range(low, high + 1)
+    rows = [spec for spec in SPECS if subgraphs or not spec.body]
+    rows = [spec for spec in rows if any(map(spec.allowed, versions))]
+    rows = rows if ops is None else _chosen(set(ops), rows)
+    kinds = {
+        version: found
+        for version in reversed(versions)
+        if (found := [d for d in dtypes if _usable(rows, version, d)])
+    }
+    missing = [dtype for dtype in dtypes if all(dtype not in found for found in kinds.values())]
+    if missing:
+        raise ValueError(f"in operator sets {low} to {high}, nothing asked for takes {missing[0]}")
+    families = [[spec for spec in family if spec in rows] for family in FAMILIES]
+    return _models(families, max_nodes, kinds, functions, dynamic)
 
-    def usable(spec: Spec) -> bool:
-        named = wanted is None or spec.name in wanted or set(spec.operators) <= wanted
-        allowed = any(spec.allowed(version) for version in versions)
-        return named and allowed and (subgraphs or not spec.body)
 
-    rows = tuple(found for family in FAMILIES if (found := tuple(filter(usable, family))))
-    if not rows:
-        raise ValueError(f"no operator of {sorted(wanted or ())} in operator sets {low} to {high}")
-    if low < 11:
-        raise ValueError("operator sets before 11 are not drawn")
-    return _models(rows, max_nodes, tuple(dtypes), low, high, functions, dynamic)
+def _chosen(wanted: set[str], rows: Sequence[Spec]) -> list[Spec]:
+    """Rows of these operators alone; for one that has none, the smallest row with it."""
+    names = {*operators(), *(spec.block for spec in SPECS if spec.block)}
+    if wanted - names:
+        raise ValueError(f"not in the table: {', '.join(sorted(wanted - names))}")
+    found = [s for s in rows if s.block in wanted or set(s.operators) <= wanted]
+    for op in sorted(wanted - {op for spec in found for op in spec.operators}):
+        having = [spec for spec in rows if op in spec.operators]
+        found += [min(having, key=lambda spec: len(spec.operators))] if having else []
+    return found
+
+
+def _usable(rows: Sequence[Spec], version: int, dtype: str) -> list[Spec]:
+    return [spec for spec in rows if spec.allowed(version) and dtype in spec.floats]
 
 
 @st.composite
 def _models(
     draw: DrawFn,
-    families: tuple[tuple[Spec, ...], ...],
+    families: Sequence[Sequence[Spec]],
     max_nodes: int,
-    dtypes: tuple[str, ...],
-    low: int,
-    high: int,
+    kinds: Mapping[int, Sequence[str]],
     functions: bool,
     dynamic: bool,
 ) -> ModelProto:
-    opset = high - draw(st.integers(0, high - low))
-    dtype = dtypes[draw(st.integers(0, len(dtypes) - 1))]
+    """`kinds`: the operator sets to choose from, and the types that each has something for."""
+    opset = [*kinds][draw(st.integers(0, len(kinds) - 1))]
+    dtype = kinds[opset][draw(st.integers(0, len(kinds[opset]) - 1))]
     table = [[spec for spec in family if spec.allowed(opset)] for family in families]
-    b = Builder(draw, opset, draw(st.integers(0, 2**16)))
+    seed = draw(st.integers(0, 2**16))
+    b = Builder(draw, opset, seed, [spec for family in table for spec in family])
     steps = b.integer(1, max_nodes)
-    usable = [spec for family in table for spec in family]
-    b.start(lambda known: any(spec.takes(known) for spec in usable), dtype, dynamic)
+    b.start(dtype, dynamic)
     for _ in range(steps):
         for x in b.recent(_RECENT):
             fitting = [rows for family in table if (rows := [s for s in family if s.takes(x)])]
@@ -87,19 +110,22 @@ def _models(
                 b.one_of(b.one_of(fitting)).add(b, x)
                 break
     model = _finished(b, opset)
-    return outlined(model, b.flag()) if functions else model
+    return outlined(model, b.flag(), b.integer(0, steps - 1)) if functions else model
 
 
 def _finished(b: Builder, opset: int) -> ModelProto:
-    """The leaves are the outputs."""
+    """The leaves are the outputs, and maybe one value that is also read."""
     made = {name for node in b.scope.nodes for name in node.output}
-    leaves = [k for k in b.scope.pool if k.name in made and k.name not in b.scope.used]
+    pool = [known for known in b.scope.pool if known.name in made]
+    leaves = [known for known in pool if known.name not in b.scope.used]
+    if len(leaves) < len(pool) and b.flag():
+        leaves.append(b.one_of([known for known in pool if known.name in b.scope.used]))
     graph = helper.make_graph(
         b.scope.nodes,
         "drawn",
         [known.info() for known in b.inputs],
         [known.info() for known in leaves],
-        b.initializers,
+        b.scope.initializers,
     )
     graph.doc_string = "drawn by onnx_compress.testing"
     for node in (graph.node[0], graph.node[-1]):

@@ -84,6 +84,7 @@ PRODUCTS = (
         ("MatMul", "Transpose", "Mul"),
         lambda k: k.is_float and k.rank > 2 and k.degree <= 1,
         _of_two,
+        block="self_product",
     ),
     Spec(("Gemm",), ranked(2), _gemm, floats=ALL),
     Spec(("Gemm",), _closed_matrix, _gemm_turned, floats=WIDE),

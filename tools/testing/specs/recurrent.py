@@ -30,7 +30,7 @@ def _layer(op: str) -> Add:
 
 
 def _fits(known: Known) -> bool:
-    return known.is_float and known.rank == 3 and not known.open and known.shape[0] <= 8
+    return known.is_float and known.rank == 3 and known.shape[0] <= 8
 
 
 RECURRENT = tuple(Spec((op,), _fits, _layer(op), since=7) for op in ("LSTM", "GRU", "RNN"))
