@@ -4,8 +4,8 @@
 
 On sorted numbers each cluster is a run, so dynamic programming finds the best: cost(j, m) is the
 least of cost(i, m - 1) + spread of the run i..j, and the best i does not fall as j rises (divide
-and conquer, O(k n log n)). Many numbers are binned first, into `bins` bins of equal width, which keep
-their sums: exact for what is left. Sources: Wang & Song 2011 (Ckmeans.1d.dp), SqueezeLLM
+and conquer, O(k n log n)). Many numbers are binned first, into `bins` bins of equal width, which
+keep their sums: exact for what is left. Sources: Wang & Song 2011 (Ckmeans.1d.dp), SqueezeLLM
 (2306.07629).
 """
 
