@@ -41,10 +41,11 @@ def descend(
 
     def solve(w: Array, q: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
         part = Grid(scale, zero, grid.bits, grid.group, grid.columns)
+        gradient = None
         for sweep in range(sweeps):
-            q, moved = _sweep(w.astype(np.float32), h, part, q)
+            q, gradient, moved = _sweep(w.astype(np.float32), h, part, q, gradient)
             if refit and sweep < sweeps - 1:
-                part = refitted(w, moment, part, q)
+                part, gradient = refitted(w, moment, part, q), None
             elif not moved:
                 break
         return q, part.scale
@@ -53,14 +54,16 @@ def descend(
     return found, Grid(scale, grid.zero, grid.bits, grid.group, grid.columns)
 
 
-def _sweep(w: Array, h: Array, grid: Grid, codes: Array) -> tuple[Array, bool]:
-    """One pass over the columns; whether any code changed."""
+def _sweep(
+    w: Array, h: Array, grid: Grid, codes: Array, gradient: Array | None
+) -> tuple[Array, Array, bool]:
+    """One pass over the columns: codes, the gradient at them, and whether any code changed."""
     scale = grid.spread(grid.scale).astype(np.float32)
     zero = grid.spread(grid.zero).astype(np.float32)
     q = codes.astype(np.float32)
     value = scale * (q - zero)
     diagonal = np.maximum(np.diagonal(h), np.finfo(np.float32).tiny)
-    gradient = (w - value) @ h
+    gradient = (w - value) @ h if gradient is None else gradient
     moved = False
     for start in range(0, w.shape[1], _BLOCK):
         block = slice(start, min(start + _BLOCK, w.shape[1]))
@@ -83,7 +86,7 @@ def _sweep(w: Array, h: Array, grid: Grid, codes: Array) -> tuple[Array, bool]:
             moved = True
             value[:, block] += changes
             gradient -= changes @ h[block]
-    return q.astype(np.float64), moved
+    return q.astype(np.float64), gradient, moved
 
 
 def refitted(weight: Array, moment: Array, grid: Grid, codes: Array) -> Grid:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-ROWS = 256  # of one piece
+ROWS = 1024  # of one piece
 
 
 def over_rows(
