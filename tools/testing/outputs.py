@@ -13,6 +13,7 @@ from onnx_compress.ir.weights import find_weights
 _FACTOR = 8.0  # times what the random changes do
 _FLOOR = 4.0  # times the resolution of the type, relative to the largest number
 _SHAKEN = 2  # models
+_SHAPED = ("Resize", "Upsample")  # whose floats decide about shapes
 
 
 def perturbed(model: Model, size: float, optimize: bool) -> Iterator[Session]:
@@ -31,9 +32,12 @@ def perturbed(model: Model, size: float, optimize: bool) -> Iterator[Session]:
                     continue
                 if array.size == 1 and value not in weights:
                     continue  # exponents, bounds of Clip, and their like
+                if any(node.op in _SHAPED for node in value.consumers):
+                    continue
                 noise = rng.standard_normal(array.shape if seed == 0 else ())
-                top = np.abs(array).max()
-                shaken = array * (1 + size * noise) + size * 0.1 * top * rng.standard_normal()
+                shaken = array * np.exp(size * noise)  # signs stay: variances are positive
+                if (array < 0).any():
+                    shaken = shaken + size * 0.1 * np.abs(array).max() * rng.standard_normal()
                 trial.set_constant(value, np.asarray(shaken).astype(array.dtype))
         yield Session(trial, optimize=optimize)
 
