@@ -28,7 +28,8 @@ EXACT = frozenset(
 _BROADCAST = frozenset(
     "Add And Div Equal Greater GreaterOrEqual Less LessOrEqual Max Min Mul Or Sub Where".split()
 )
-_FREE = 256  # bytes that a result may take in any case
+_FREE = 8  # bytes that a result may take in any case: one number
+_TENSOR = 32  # that a stored tensor takes besides its numbers, without its name
 _LARGEST = 1 << 20  # bytes that a result on the way may take; or as much as is stored
 _STORED = 1 << 28  # bytes of constants that one expression may read
 _KEPT = 1 << 16  # bytes of a result that is kept for other expressions
@@ -96,14 +97,14 @@ class _Expression:
         self.nodes = list(ordered)
 
     def _freed(self) -> int:
-        """Bytes of the constants that nothing needs once the node is gone."""
+        """Bytes of the nodes, and of the constants, that nothing needs once the node is gone."""
         gone: set[Node] = set()
         for at in reversed(self.nodes):
             readers = [reader for v in at.outputs if v is not None for reader in v.consumers]
             if at is self.node or all(reader in gone for reader in readers):
                 gone.add(at)
         sources = dict.fromkeys(v for at in gone for v in at.inputs if v is not None)
-        freed = 0
+        freed = sum(at.proto.ByteSize() for at in gone)
         for value in sources:
             tensor = self.model.tensor(value)
             if tensor is not None and not value.exits and gone.issuperset(value.consumers):
@@ -115,7 +116,7 @@ class _Expression:
 
         `known`: small results of other expressions, to which those of this one are added.
         """
-        limit = max(self._freed(), _FREE)
+        limit = max(self._freed() - _TENSOR * len(self.node.outputs), _FREE)
         sources = dict.fromkeys(value for at in self.nodes for value in at.inputs)
         tensors = [self.model.tensor(value) for value in sources]
         stored = sum(nbytes(tensor) for tensor in tensors if tensor is not None)
