@@ -27,6 +27,7 @@ T = TypeVar("T")
 SIZES = (1, 2, 3, 4, 5, 6, 8, 16, 32, 64)  # of channels and features; small ones shrink best
 RANKS = (2, 3, 4, 1, 5, 3, 4)  # of inputs; sequences and pictures are usual
 LARGEST = 20_000  # elements of a value
+_BACK = 15  # values from which one is drawn
 OPEN = "N"  # the name of an open first dimension
 
 
@@ -112,6 +113,17 @@ class Builder:
         """Shrinks to the first."""
         return items[self.integer(0, len(items) - 1)]
 
+    def fitting(self, items: Sequence[T], fits: Callable[[T], bool]) -> T:
+        """The one drawn, or the next that fits; so one number means the same in most models,
+        which shrinking needs.
+        """
+        at = self.integer(0, len(items) - 1)
+        return next(item for item in (*items[at:], *items) if fits(item))
+
+    def takes(self, known: Known, row: "Spec") -> bool:
+        """Whether a row may read a value here."""
+        return row.allowed(self.opset) and row.takes(known)
+
     def width(self) -> int:
         """How many channels or features."""
         return self.one_of(SIZES)
@@ -137,7 +149,7 @@ class Builder:
         """The first input: of a shape that some row takes."""
 
         def fits(known: Known) -> bool:
-            return known.size <= LARGEST and any(row.takes(known) for row in self.rows)
+            return known.size <= LARGEST and any(self.takes(known, row) for row in self.rows)
 
         kind = np.dtype(dtype)
         ways = [
@@ -149,20 +161,19 @@ class Builder:
         ]
         usual = [known for known in ways if known.shape[0] > 1] or ways
         plain = self.one_of(usual)
-        shape = [self.integer(1, 3), *(self.width() for _ in plain.shape[1:2])]
-        shape += [self.integer(1, 8) for _ in plain.shape[2:]]
-        known = replace(plain, shape=tuple(shape))
+        shape = (self.integer(1, 3), self.width(), *(self.integer(1, 8) for _ in range(3)))
+        known = replace(plain, shape=shape[: plain.rank])
         found = self.input(kind, (known if fits(known) else plain).shape, plain.open)
         self.scope.pool.append(found)
         return found
 
-    def recent(self, most: int) -> list[Known]:
-        """Floats of a bounded size, the newest first, one of them drawn to the front."""
+    def recent(self) -> list[Known]:
+        """Floats of a bounded size, the newest first, one of them drawn to the front.
+
+        The newer ones are drawn more often.
+        """
         found = self.find(lambda known: known.is_float and 0 < known.size <= LARGEST)
-        if not found:
-            return []
-        last = len(found) - 1 if self.flag() else min(most, len(found) - 1)
-        at = self.integer(0, last)
+        at = self.integer(0, _BACK) ** 2 // _BACK % len(found)
         return [found[at], *found[:at], *found[at + 1 :]]
 
     def ids(self, rows: int, open: bool) -> Known:

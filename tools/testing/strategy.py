@@ -6,19 +6,19 @@ small sizes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 from onnx import ModelProto, helper
 
-from onnx_compress.testing.builder import Builder
+from onnx_compress.testing.builder import Builder, Known
 from onnx_compress.testing.outline import outlined
 from onnx_compress.testing.spec import ALL, Spec
 from onnx_compress.testing.specs import FAMILIES, SPECS
 
 OPSETS = (13, 21)
 OLDEST, NEWEST = 11, 23
-_RECENT = 4  # of the newest values are drawn from twice as often
 _IR = ((23, 11), (21, 10), (19, 9), (1, 8))  # operator set from which, version of the format
 
 
@@ -66,7 +66,9 @@ def models(
     missing = [dtype for dtype in dtypes if all(dtype not in found for found in kinds.values())]
     if missing:
         raise ValueError(f"in operator sets {low} to {high}, nothing asked for takes {missing[0]}")
-    families = [[spec for spec in family if spec in rows] for family in FAMILIES]
+    families = [
+        found for family in FAMILIES if (found := [spec for spec in family if spec in rows])
+    ]
     return _models(families, max_nodes, kinds, functions, dynamic)
 
 
@@ -98,19 +100,34 @@ def _models(
     """`kinds`: the operator sets to choose from, and the types that each has something for."""
     opset = [*kinds][draw(st.integers(0, len(kinds) - 1))]
     dtype = kinds[opset][draw(st.integers(0, len(kinds[opset]) - 1))]
-    table = [[spec for spec in family if spec.allowed(opset)] for family in families]
-    seed = draw(st.integers(0, 2**16))
-    b = Builder(draw, opset, seed, [spec for family in table for spec in family])
-    steps = b.integer(1, max_nodes)
+    rows = [spec for family in families for spec in family]
+    b = Builder(draw, opset, draw(st.integers(0, 2**16)), rows)
     b.start(dtype, dynamic)
-    for _ in range(steps):
-        for x in b.recent(_RECENT):
-            fitting = [rows for family in table if (rows := [s for s in family if s.takes(x)])]
-            if fitting:
-                b.one_of(b.one_of(fitting)).add(b, x)
-                break
+    steps = 0
+    while steps < max_nodes and draw(_step(b, families, steps, max_nodes)):
+        steps += 1
     model = _finished(b, opset)
     return outlined(model, b.flag(), b.integer(0, steps - 1)) if functions else model
+
+
+@st.composite
+def _step(
+    draw: DrawFn, b: Builder, families: Sequence[Sequence[Spec]], done: int, most: int
+) -> bool:
+    """Add a row, or say that there are enough. One draw, so that shrinking can leave out a step."""
+    more = draw(st.integers(0, most))  # the first asks too, so that any may take its place
+    if done and not more:
+        return False
+    for x in b.recent():
+        if _fits(b, x, b.rows):
+            family = b.fitting(families, partial(_fits, b, x))
+            b.fitting(family, partial(b.takes, x)).add(b, x)
+            break
+    return True
+
+
+def _fits(b: Builder, x: Known, rows: Sequence[Spec]) -> bool:
+    return any(b.takes(x, row) for row in rows)
 
 
 def _finished(b: Builder, opset: int) -> ModelProto:

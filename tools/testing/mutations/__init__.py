@@ -1,10 +1,11 @@
 """Mutations: the same model, written differently. A pass must do the same to it.
 
 Each takes a ModelProto and a random generator and gives a new ModelProto that computes the same, or
-None where there is nothing in it to write differently.
+None where there is nothing in it to write differently. `saved_externally` is one more, of files.
 """
 
 from onnx_compress.testing.mutations.base import Mutation
+from onnx_compress.testing.mutations.files import saved_externally
 from onnx_compress.testing.mutations.names import rename_all, unicode_names
 from onnx_compress.testing.mutations.nodes import (
     custom_domain_node,
@@ -24,6 +25,8 @@ from onnx_compress.testing.mutations.weights import (
     shared,
     tied,
 )
+
+__all__ = ["MUTATIONS", "Mutation", "saved_externally"]
 
 MUTATIONS: dict[str, Mutation] = {
     function.__name__: function

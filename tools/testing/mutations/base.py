@@ -42,8 +42,9 @@ class Names:
             for node in graph.node
             for name in (*node.input, *node.output, node.name)
         }
-        self._taken |= {tensor.name for tensor in model.graph.initializer}
-        self._taken |= {info.name for info in (*model.graph.input, *model.graph.output)}
+        for graph in graphs(model.graph):
+            entries = (*graph.initializer, *graph.input, *graph.output, *graph.value_info)
+            self._taken |= {entry.name for entry in entries}
 
     def fresh(self, stem: str) -> str:
         """A new one."""

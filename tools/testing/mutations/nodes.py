@@ -1,5 +1,7 @@
 """More nodes, and nodes in another order."""
 
+from collections.abc import Callable
+
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from onnx_compress.testing.mutations.base import Names, Rng, bodies, copy, graphs, some
@@ -9,23 +11,31 @@ DOMAIN = "com.microsoft"
 
 def reorder_nodes(model: ModelProto, rng: Rng) -> ModelProto | None:
     """Another topological order of the main graph."""
+    nodes = list(model.graph.node)
+    same = list(range(len(nodes)))
+    # picking the last there is finds another order wherever there is one
+    orders = (_order(nodes, lambda count: int(rng.integers(count))), _order(nodes, lambda n: n - 1))
+    order = next((found for found in orders if found != same), None)
+    if order is None:
+        return None
     out = copy(model)
-    waiting = list(out.graph.node)
-    made = {name for node in waiting for name in node.output if name}
+    del out.graph.node[:]
+    out.graph.node.extend(nodes[at] for at in order)
+    return out
+
+
+def _order(nodes: list[NodeProto], pick: Callable[[int], int]) -> list[int]:
+    """Places of the nodes in an order in which each comes after those that it reads."""
+    made = {name for node in nodes for name in node.output if name}
+    waiting = {at: _read(node) & made for at, node in enumerate(nodes)}
     done: set[str] = set()
     order = []
     while waiting:
-        ready = [n for n in waiting if _read(n) & made <= done]
-        node = ready[int(rng.integers(len(ready)))]
-        waiting.remove(node) if waiting.count(node) == 1 else waiting.pop(
-            next(at for at, other in enumerate(waiting) if other is node)
-        )
-        done |= set(node.output)
-        order.append(node)
-    nodes = [copy_of(node) for node in order]
-    del out.graph.node[:]
-    out.graph.node.extend(nodes)
-    return out if len(nodes) > 1 else None
+        ready = [at for at, names in waiting.items() if names <= done]
+        order.append(ready[pick(len(ready))])
+        del waiting[order[-1]]
+        done |= set(nodes[order[-1]].output)
+    return order
 
 
 def copy_of(node: NodeProto) -> NodeProto:
@@ -48,18 +58,20 @@ def identity_inserted(model: ModelProto, rng: Rng) -> ModelProto | None:
     """An Identity in front of some inputs of nodes, at any depth."""
     out = copy(model)
     names = Names(out)
-    for graph in graphs(out.graph):
+    done = False
+    for graph in list(graphs(out.graph)):
+        chosen = set(some([at for at, n in enumerate(graph.node) if any(n.input[:1])], rng))
         nodes = []
-        chosen = {id(node) for node in some(list(graph.node), rng)}
-        for node in graph.node:
-            if id(node) in chosen and node.input and node.input[0]:
+        for at, node in enumerate(graph.node):
+            if at in chosen:
                 between = names.fresh("between")
                 nodes.append(helper.make_node("Identity", [node.input[0]], [between], between))
                 node.input[0] = between
             nodes.append(copy_of(node))
         del graph.node[:]
         graph.node.extend(nodes)
-    return out
+        done |= bool(chosen)
+    return out if done else None
 
 
 def dead_nodes(model: ModelProto, rng: Rng) -> ModelProto | None:
@@ -95,7 +107,7 @@ def custom_domain_node(model: ModelProto, rng: Rng) -> ModelProto | None:
                     if name == target:
                         slots[slot] = inner
     zero, gated = names.fresh("zero"), names.fresh("gated")
-    out.graph.initializer.append(helper.make_tensor(zero, TensorProto.FLOAT, [1], [0.0]))
+    out.graph.initializer.append(helper.make_tensor(zero, TensorProto.FLOAT, [], [0.0]))
     out.graph.node.append(helper.make_node("Gelu", [zero], [gated], gated, domain=DOMAIN))
     out.graph.node.append(helper.make_node("Add", [inner, gated], [target], names.fresh("sum")))
     if all(entry.domain != DOMAIN for entry in out.opset_import):

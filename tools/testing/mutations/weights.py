@@ -9,6 +9,7 @@ from onnx_compress.testing.mutations.base import (
     Names,
     Rng,
     copy,
+    graphs,
     insert,
     readers,
     reread,
@@ -35,7 +36,8 @@ def as_constant_nodes(model: ModelProto, rng: Rng) -> ModelProto | None:
 def as_inputs(model: ModelProto, rng: Rng) -> ModelProto | None:
     """Initializers listed as inputs, as format 3 asks for it: there they may not be overridden."""
     out = copy(model)
-    if out.ir_version < 4 or out.functions:
+    bodies_own = any(graph.initializer for graph in list(graphs(out.graph))[1:])
+    if out.ir_version < 4 or out.functions or bodies_own or not out.graph.initializer:
         return None
     out.ir_version = 3
     for tensor in out.graph.initializer:

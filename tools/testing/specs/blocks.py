@@ -118,6 +118,22 @@ def _embedding(b: Builder, x: Known) -> Known:
     return b.add("MatMul", [found, turned], found, (*ids.shape, rows))
 
 
+def _classifier(b: Builder, x: Known) -> Known:
+    """Flatten, and one or two layers as torch writes them: Gemm with transB."""
+    if x.rank > 2:
+        x = b.add("Flatten", [x], x, (x.shape[0], x.size // x.shape[0]), axis=1)
+    if b.flag():
+        x = _linear(b, x)
+        x = b.add("Relu", [x], x)
+    return _linear(b, x)
+
+
+def _linear(b: Builder, x: Known) -> Known:
+    rows, columns = b.width(), x.shape[1]
+    inputs = [b.weight((rows, columns), x.dtype, columns), b.weight((rows,), x.dtype)]
+    return b.add("Gemm", [x, *inputs], x, (x.shape[0], rows), transB=1)
+
+
 def _gelu(b: Builder, x: Known) -> Known:
     """x * (1 + erf(x / sqrt 2)) / 2, as exporters before operator set 20 write it."""
     scaled = b.add("Div", [x, b.constant(np.array(2**0.5, x.dtype))], x)
@@ -153,6 +169,7 @@ BLOCKS = (
     Spec(_EXCITE, _light, _squeeze_excite, keeps=True, block="squeeze_excite"),
     Spec(("Conv", "BatchNormalization", "Relu"), _light, _conv_norm, 9, block="conv_norm"),
     Spec(("Gather", "Transpose", "MatMul"), _any, _embedding, block="embedding"),
+    Spec(("Flatten", "Gemm", "Relu"), ranked(2, 3, 4), _classifier, 9, block="classifier"),
     Spec(("Div", "Erf", "Add", "Mul"), _any, _gelu, 9, keeps=True, block="gelu"),
     Spec(("Sigmoid", "Mul"), _any, _swish, keeps=True, block="swish"),
 )

@@ -1,5 +1,7 @@
 """Nodes with bodies: If and Loop. What is in them also uses what is outside."""
 
+from functools import partial
+
 import numpy as np
 
 from onnx_compress.testing.builder import Builder, Known
@@ -11,11 +13,14 @@ _DEEPEST = 2  # bodies in one another
 def _inside(b: Builder, x: Known, count: int) -> Known:
     """A few nodes that keep type and shape."""
     for _ in range(count):
-        deep = b.depth >= _DEEPEST
-        rows = [s for s in b.rows if s.keeps and s.takes(x) and not (s.body and deep)]
-        if rows:
-            x = b.one_of(rows).add(b, x)
+        fits = partial(_fits, b, x)
+        if any(map(fits, b.rows)):
+            x = b.fitting(b.rows, fits).add(b, x)
     return x
+
+
+def _fits(b: Builder, x: Known, row: Spec) -> bool:
+    return row.keeps and b.takes(x, row) and not (row.body and b.depth >= _DEEPEST)
 
 
 def _if(b: Builder, x: Known) -> Known:

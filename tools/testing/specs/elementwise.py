@@ -38,11 +38,10 @@ def _scalar(b: Builder, x: Known, number: float) -> str:
 
 
 def _clip(b: Builder, x: Known) -> Known:
-    bounds = [_scalar(b, x, -2.0), _scalar(b, x, 2.0)]
-    kept = b.integer(0, 2)
-    inputs: list[str | Known] = (
-        [x, *bounds] if kept == 0 else [x, bounds[0]] if kept == 1 else [x, "", bounds[1]]
-    )
+    kept = b.integer(0, 2)  # both bounds, the lower, or the upper
+    inputs: list[str | Known] = [x, _scalar(b, x, -2.0) if kept < 2 else ""]
+    if kept != 1:
+        inputs.append(_scalar(b, x, 2.0))
     return b.add("Clip", inputs, x)
 
 
@@ -102,10 +101,16 @@ def _where(b: Builder, x: Known) -> Known:
 
 
 def _cast(b: Builder, x: Known) -> Known:
-    """To a wider type, something there, and back."""
+    """To a wider type, something there, and back.
+
+    What is cast back is read by Neg alone: ONNX Runtime 1.32 fails to load a LayerNormalization of
+    several nodes behind a Cast of doubles, since it fuses them all and so mixes the types.
+    """
     wide = b.add("Cast", [x], x, dtype=np.float64, to=11)
     there = b.add("Neg", [wide], wide)
-    return b.add("Cast", [there], x, to=int(_ELEMENT[x.dtype.name]))
+    back = b.add("Cast", [there], x, to=int(_ELEMENT[x.dtype.name]))
+    b.scope.pool.remove(back)
+    return b.add("Neg", [back], back)
 
 
 _ELEMENT = {"float32": 1, "float16": 10, "float64": 11}

@@ -39,7 +39,8 @@ def _reshape(b: Builder, x: Known) -> Known:
 
 
 def _flatten(b: Builder, x: Known) -> Known:
-    axis = b.integer(1, x.rank) if not x.open else 1
+    axis = b.integer(1, x.rank)
+    axis = 1 if x.open else axis
     first = int(np.prod(x.shape[:axis], dtype=np.int64))
     return b.add("Flatten", [x], x, (first, x.size // max(first, 1)), axis=axis)
 

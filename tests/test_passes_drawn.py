@@ -1,0 +1,55 @@
+"""Our own passes on models that nobody chose: all that they promise, however a model is written."""
+
+import pytest
+from hypothesis import given
+from onnx import ModelProto
+
+from onnx_compress.passes import Pass
+from onnx_compress.passes.clean import Fold
+from onnx_compress.passes.prune import Prune
+from onnx_compress.passes.quant import Quant
+from onnx_compress.testing import check_mutations, check_pass, examples, models
+
+PASSES = (
+    Fold(),
+    Quant(bits=8),
+    Quant(bits=8, activations="float"),
+    Quant(bits=16),
+    Prune(sparsity=0.5),
+)
+each = pytest.mark.parametrize("pass_", PASSES, ids=str)
+
+
+def folded_and_quantized(model: ModelProto) -> ModelProto:
+    return Quant(bits=8)(Fold()(model), target="avx512-vnni")  # type: ignore[no-any-return]
+
+
+@each
+@examples(200)
+@given(model=models())
+def test_a_pass_keeps_its_promises(pass_: Pass, model: ModelProto) -> None:
+    check_pass(pass_, model)
+
+
+@each
+@examples(20)
+@given(model=models(functions=True))
+def test_a_pass_keeps_its_promises_where_there_are_functions(
+    pass_: Pass, model: ModelProto
+) -> None:
+    check_pass(pass_, model)
+
+
+@each
+@examples(15)
+@given(model=models())
+def test_a_pass_does_the_same_however_the_model_is_written(pass_: Pass, model: ModelProto) -> None:
+    check_mutations(pass_, model)
+
+
+@examples(50)
+@given(model=models())
+def test_quantized_after_cleaning(model: ModelProto) -> None:
+    check_pass(
+        folded_and_quantized, model, tolerance=Quant(bits=8).weight_error, skip=["reference_agrees"]
+    )
