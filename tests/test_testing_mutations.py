@@ -344,9 +344,7 @@ def doubled_where_it_is_called_w(model: ModelProto) -> ModelProto:
     return out
 
 
-@pytest.mark.xfail(
-    strict=True, reason="mutated.py shakes the original, not what came out"
-)
+@pytest.mark.xfail(strict=True, reason="mutated.py shakes the original, not what came out")
 def test_a_pass_that_looks_at_names_is_caught():
     with pytest.raises(Failed, match="mutation rename_all"):
         check_mutations(doubled_where_it_is_called_w, everything())

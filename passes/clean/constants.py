@@ -104,7 +104,7 @@ class _Expression:
             if at is self.node or all(reader in gone for reader in readers):
                 gone.add(at)
         sources = dict.fromkeys(v for at in gone for v in at.inputs if v is not None)
-        freed = sum(at.proto.ByteSize() for at in gone)
+        freed = sum(int(at.proto.ByteSize()) for at in gone)
         for value in sources:
             tensor = self.model.tensor(value)
             if tensor is not None and not value.exits and gone.issuperset(value.consumers):

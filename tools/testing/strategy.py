@@ -66,9 +66,7 @@ def models(
     missing = [dtype for dtype in dtypes if all(dtype not in found for found in kinds.values())]
     if missing:
         raise ValueError(f"in operator sets {low} to {high}, nothing asked for takes {missing[0]}")
-    families = [
-        found for family in FAMILIES if (found := [spec for spec in family if spec in rows])
-    ]
+    families = [kept for family in FAMILIES if (kept := [spec for spec in family if spec in rows])]
     return _models(families, max_nodes, kinds, functions, dynamic)
 
 
