@@ -226,7 +226,8 @@ def test_operator_sets_are_drawn_from_the_whole_range():
 def test_there_are_no_more_steps_than_asked_for(most):
     single = ["Gemm", "Relu", "Transpose", "Split", "Conv", "Softmax"]
     found = {len(model.graph.node) for model in drawn(models(ops=single, max_nodes=most), 60)}
-    assert found == set(range(1, most + 1))
+    assert found <= set(range(1, most + 1))
+    assert {1, most} <= found
 
 
 # -------------------------------------------------------------------------------------- operators

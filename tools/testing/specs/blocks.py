@@ -4,6 +4,7 @@ import numpy as np
 
 from onnx_compress.testing.builder import Builder, Known
 from onnx_compress.testing.spec import Spec, ranked
+from onnx_compress.testing.specs.normalization import batch_norm
 
 
 def _attention(b: Builder, x: Known) -> Known:
@@ -88,22 +89,11 @@ def _conv_norm(b: Builder, x: Known) -> Known:
     """Conv, BatchNormalization, activation; or the other way round."""
     channels, space = x.shape[1], x.shape[2:]
     if b.flag():
-        x = _norm(b, x)
+        x = batch_norm(b, x)
     out = b.width()
     weight = b.weight((out, channels, *[1] * len(space)), x.dtype, channels)
     made = b.add("Conv", [x, weight], x, (x.shape[0], out, *space))
-    return b.add("Relu", [_norm(b, made)], made)
-
-
-def _norm(b: Builder, x: Known) -> Known:
-    shape = (x.shape[1],)
-    weights = [
-        b.positive(shape, x.dtype),
-        b.weight(shape, x.dtype),
-        b.weight(shape, x.dtype),
-        b.positive(shape, x.dtype),
-    ]
-    return b.add("BatchNormalization", [x, *weights], x)
+    return b.add("Relu", [batch_norm(b, made)], made)
 
 
 def _embedding(b: Builder, x: Known) -> Known:

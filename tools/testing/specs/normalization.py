@@ -6,7 +6,8 @@ from onnx_compress.testing.builder import Builder, Known
 from onnx_compress.testing.spec import Spec, ranked
 
 
-def _batch(b: Builder, x: Known) -> Known:
+def batch_norm(b: Builder, x: Known) -> Known:
+    """BatchNormalization as at inference."""
     shape = (x.shape[1],)
     weights = [
         b.positive(shape, x.dtype),
@@ -71,7 +72,7 @@ def _spacious(known: Known) -> bool:
 
 
 NORMALIZATION = (
-    Spec(("BatchNormalization",), ranked(2, 3, 4), _batch, since=9, keeps=True),
+    Spec(("BatchNormalization",), ranked(2, 3, 4), batch_norm, since=9, keeps=True),
     Spec(("LayerNormalization",), ranked(2, 3, 4), _layer, since=17, keeps=True),
     Spec(
         ("ReduceMean", "Sub", "Pow", "Add", "Sqrt", "Div", "Mul"),

@@ -1,0 +1,150 @@
+"""check_pass finds bugs: one of each kind, and none in the same passes without it."""
+
+from collections.abc import Callable
+from functools import cache, partial
+
+import broken_functions as functions
+import broken_passes as passes
+import pytest
+from onnx import ModelProto
+
+from onnx_compress.bench.drawn import drawn
+from onnx_compress.passes import Pass
+from onnx_compress.testing import CHECKS, Failed, check_pass, models, operators
+
+# the yardstick shakes the scales of Resize; onnx.reference gives other shapes than the runtime
+LEFT_OUT = {"Resize", "MaxPool", "GlobalMaxPool"}
+DRAWN = models(ops=set(operators()) - LEFT_OUT)
+MOST = 200
+
+Tried = Pass | Callable[[ModelProto], ModelProto]
+
+
+def _pair(function: Callable[..., ModelProto], adds_cost: bool = False) -> tuple[Tried, Tried]:
+    pair = (function, partial(function, broken=False))
+    for one in pair if adds_cost else ():
+        one.adds_cost = True  # type: ignore[attr-defined]
+    return pair
+
+
+# what is wrong: the pass that does it, the correct one, and the checks that may find it
+KINDS: dict[str, tuple[tuple[Tried, Tried], tuple[str, ...]]] = {
+    "wrong quantization axis": (
+        (passes.WrongAxis(), passes.WrongAxis(broken=False)),
+        ("outputs_kept",),
+    ),
+    "scales off by a channel": (
+        (passes.ShiftedScales(), passes.ShiftedScales(broken=False)),
+        ("outputs_kept",),
+    ),
+    "exact pass that is not": ((passes.Halved(), passes.Rounded(broken=False)), ("outputs_kept",)),
+    "shared weight changed": (
+        (passes.Turned(), passes.Turned(broken=False)),
+        ("outputs_kept", "loads"),
+    ),
+    "stale use-def lists": ((passes.StaleUses(), passes.StaleUses(broken=False)), ("valid",)),
+    "freed tensor": ((passes.Freed(), passes.Freed(broken=False)), ("LoadError", "valid")),
+    "reports, does nothing": (
+        (passes.Boastful(), passes.Boastful(broken=False)),
+        ("modified_is_different",),
+    ),
+    "does, reports nothing": (
+        (passes.Secretive(), passes.Secretive(broken=False)),
+        ("unmodified_is_identical",),
+    ),
+    "does and says nothing": (
+        (passes.Silent(), passes.Silent(broken=False)),
+        ("all_accounted_for",),
+    ),
+    "not idempotent": ((passes.Restless(), passes.Restless(broken=False)), ("idempotent",)),
+    "costs more": ((passes.Growing(), passes.Grown(broken=False)), ("cost_not_grown",)),
+    "dangling capture": (_pair(functions.unused_removed), ("valid",)),
+    "side output removed": (_pair(functions.idle_taken_out), ("valid",)),
+    "transB forgotten": (
+        _pair(functions.gemm_split, adds_cost=True),
+        ("outputs_kept", "loads", "valid"),
+    ),
+    "bias broadcast wrongly": (
+        _pair(functions.bias_split, adds_cost=True),
+        ("outputs_kept", "loads"),
+    ),
+    "metadata dropped": (_pair(functions.rebuilt), ("metadata_kept",)),
+    "documentation dropped": (_pair(functions.undocumented), ("metadata_kept",)),
+    "unstable order": (_pair(functions.shuffled), ("deterministic",)),
+    "interface changed": (_pair(functions.closed), ("interface_kept",)),
+    "argument changed": (_pair(functions.in_place), ("argument_untouched",)),
+}
+
+each = pytest.mark.parametrize("kind", KINDS)
+
+
+@cache
+def some(count: int, start: int) -> list[ModelProto]:
+    return list(drawn(DRAWN, count, start))
+
+
+def caught(pass_: Tried, found: list[ModelProto]) -> tuple[int, str]:
+    """After how many models a pass failed, and in which check."""
+    for count, model in enumerate(found, 1):
+        try:
+            check_pass(pass_, model)
+        except Failed as failed:
+            return count, failed.check
+        except Exception as error:
+            return count, type(error).__name__
+    return 0, "nothing"
+
+
+@each
+def test_a_bug_is_caught_within_two_hundred_models_by_the_check_for_it(kind):
+    (broken, _), checks = KINDS[kind]
+    assert caught(broken, some(MOST, 0))[1] in checks
+
+
+@pytest.mark.slow
+@each
+def test_so_it_is_among_other_models(kind):
+    (broken, _), checks = KINDS[kind]
+    for start in range(1000, 6000, 1000):
+        count, check = caught(broken, some(MOST, start))
+        print(f"{kind}: {count} models, {check}")  # noqa: T201
+        assert check in checks
+
+
+@each
+def test_without_its_bug_a_pass_raises_no_alarm(kind):
+    (_, correct), _ = KINDS[kind]
+    for model in some(8, 7):
+        check_pass(correct, model)
+
+
+@pytest.mark.slow
+@each
+def test_nor_does_it_in_two_hundred_models(kind):
+    (_, correct), _ = KINDS[kind]
+    for model in some(MOST, 300):
+        check_pass(correct, model)
+
+
+def test_most_checks_are_the_first_to_find_some_bug():
+    finding = {check for _, checks in KINDS.values() for check in checks}
+    assert set(CHECKS) - finding == {"reference_agrees"}
+
+
+@pytest.mark.parametrize("check", ["outputs_kept", "loads"])
+def test_a_check_that_is_skipped_finds_nothing(check):
+    model = next(m for m in some(MOST, 0) if fails(passes.ShiftedScales(), m))
+    check_pass(passes.ShiftedScales(), model, skip=["outputs_kept"])
+
+
+def fails(pass_: Tried, model: ModelProto) -> bool:
+    try:
+        check_pass(pass_, model)
+    except Failed:
+        return True
+    return False
+
+
+def test_a_tolerance_that_is_given_holds_instead_of_the_one_declared():
+    model = next(m for m in some(MOST, 0) if fails(passes.Halved(), m))
+    check_pass(passes.Halved(), model, tolerance=2.0**-11, skip=["reference_agrees"])
