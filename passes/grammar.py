@@ -6,6 +6,7 @@ dictionaries, true and false. A bare word is a string.
 
 import ast
 import dataclasses
+import threading
 from typing import Any
 
 from onnx_compress.ir.errors import OptionError, SyntaxProblem
@@ -14,6 +15,7 @@ from onnx_compress.passes.registry import find
 
 _WORDS = {"true": True, "false": False, "none": None}
 _OPENING = "f("
+_PARSER = threading.Lock()  # Python 3.11 counts the depth of its parser for all threads together
 
 
 def parse(text: str) -> list[Pass]:
@@ -21,7 +23,8 @@ def parse(text: str) -> list[Pass]:
     if not text.strip():
         raise SyntaxProblem("no passes given", "for example: --passes prune,quant")
     try:
-        tree = ast.parse(f"{_OPENING}{text})", mode="eval")
+        with _PARSER:
+            tree = ast.parse(f"{_OPENING}{text})", mode="eval")
     except SyntaxError as error:
         raise _caret(text, (error.offset or 1) - 1, error.msg) from None
     except (ValueError, TypeError, RecursionError, MemoryError) as error:

@@ -21,7 +21,6 @@ from onnx_compress.testing import (
     examples,
     feed_of,
     models,
-    operators,
 )
 from onnx_compress.testing.mutations import saved_externally
 from onnx_compress.testing.outputs import compare, perturbed
@@ -36,15 +35,9 @@ from models_by_text import (  # noqa: F401
     same_numbers_in_any_order,
 )
 
-RESTLESS = "Resize"  # the yardstick shakes its scales, too, which changes shapes
-DRAWN = models(ops=set(operators()) - {RESTLESS})
+DRAWN = models()
+ODD = models(dtypes=("float32", "float64"), opsets=(11, 23), functions=True)
 RARE = ("gemm_split", "transposed_product", "shared")  # need a Gemm, or a weight of two readers
-ODD = models(
-    ops=set(operators()) - {RESTLESS},
-    dtypes=("float32", "float64"),
-    opsets=(11, 23),
-    functions=True,
-)
 
 
 def data(model: ModelProto) -> bytes:

@@ -1,8 +1,9 @@
-"""The pytest plugin: `--onnx-compress-examples N`."""
+"""The pytest plugin: `--onnx-compress-examples N`.
+
+Not in `testing`, which needs hypothesis: pytest loads this one wherever the package is installed.
+"""
 
 from typing import Any
-
-from onnx_compress.ir.errors import OptionError
 
 
 def pytest_addoption(parser: Any) -> None:
@@ -22,7 +23,9 @@ def pytest_configure(config: Any) -> None:
     if count is None:
         return
     if count < 1:
-        raise OptionError("it must be at least 1", "give a number of examples", str(count))
+        import pytest
+
+        raise pytest.UsageError("--onnx-compress-examples must be at least 1")
     from onnx_compress.testing.examples import ask
 
     ask(count)
