@@ -42,7 +42,7 @@ def idle_taken_out(model: ModelProto, broken: bool = True) -> ModelProto:
     made = {name: node for node in out.graph.node for name in node.output if name}
     for at, node in enumerate(out.graph.node):
         source = made.get(node.input[0]) if any(node.input) else None
-        if source is None or not _does_nothing(node, source):
+        if source is None or node.op_type == source.op_type or not _does_nothing(node, source):
             continue
         name, rest = node.input[0], _copy(out)
         del rest.graph.node[at]

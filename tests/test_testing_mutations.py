@@ -1,6 +1,8 @@
 """Mutations: each writes a model differently, really does, and keeps what the model computes."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import onnx
@@ -10,9 +12,11 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
 
 from onnx_compress.bench.drawn import wrong
-from onnx_compress.ir.graph import from_proto, load
+from onnx_compress.ir.graph import Model, from_proto, load
 from onnx_compress.ir.runtime import Session
+from onnx_compress.passes import Context, Report
 from onnx_compress.passes.clean import Fold
+from onnx_compress.passes.prune import Prune
 from onnx_compress.passes.quant import Quant
 from onnx_compress.testing import (
     MUTATIONS,
@@ -337,7 +341,23 @@ def doubled_where_it_is_called_w(model: ModelProto) -> ModelProto:
     return out
 
 
-@pytest.mark.xfail(strict=True, reason="mutated.py shakes the original, not what came out")
 def test_a_pass_that_looks_at_names_is_caught():
     with pytest.raises(Failed, match="mutation rename_all"):
         check_mutations(doubled_where_it_is_called_w, everything())
+
+
+@dataclass(frozen=True)
+class InitializersAlone(Prune):
+    """Does not see what is stored in Constant nodes."""
+
+    name: ClassVar[str] = "initializers_alone"
+
+    def run(self, model: Model, context: Context) -> Report:
+        stored = [w.name for w in context.weights(model) if w.value.producer is not None]
+        return super().run(model, replace(context, exclude=tuple(stored)))
+
+
+def test_a_pass_that_overlooks_weights_written_in_another_way_is_caught():
+    check_mutations(Prune(sparsity=0.5), everything(), ["as_constant_nodes"])
+    with pytest.raises(Failed, match="mutation as_constant_nodes: 0 changes where [1-9]"):
+        check_mutations(InitializersAlone(sparsity=0.5), everything(), ["as_constant_nodes"])

@@ -102,7 +102,6 @@ def test_so_it_does_for_other_passes_and_checks(pass_):
     assert repeated(str(failed)).check == failed.check
 
 
-@pytest.mark.xfail(strict=True, reason="regression.py imports passes alone, no functions")
 @pytest.mark.parametrize("function", [broken_functions.rebuilt, broken_functions.in_place])
 def test_so_it_does_for_functions(function):
     model = product()
@@ -280,14 +279,12 @@ def test_the_option_of_pytest_sets_how_many_examples_are_tried(tmp_path, options
     assert said in pytest_run(tmp_path, *options)
 
 
-@pytest.mark.xfail(strict=True, reason="plugin.py raises no pytest.UsageError")
 def test_no_examples_are_refused(tmp_path):
     text = pytest_run(tmp_path, "--onnx-compress-examples", "0")
     assert "it must be at least 1" in text
     assert "INTERNALERROR" not in text
 
 
-@pytest.mark.xfail(strict=True, reason="testing/__init__.py: the hint is not in the message")
 def test_without_hypothesis_the_import_says_what_to_install():
     code_ = "import sys; sys.modules['hypothesis'] = None; import onnx_compress.testing"
     done = subprocess.run([sys.executable, "-c", code_], capture_output=True, text=True, cwd="/")

@@ -25,7 +25,7 @@ def pytest_configure(config: Any) -> None:
     if count < 1:
         import pytest
 
-        raise pytest.UsageError("--onnx-compress-examples must be at least 1")
+        raise pytest.UsageError(f"--onnx-compress-examples {count}: it must be at least 1")
     from onnx_compress.testing.examples import ask
 
     ask(count)

@@ -12,10 +12,8 @@ def test_my_pass(model):
 try:
     import hypothesis as _hypothesis  # noqa: F401
 except ImportError as _error:
-    from onnx_compress.ir.errors import PreconditionError as _PreconditionError
-
-    raise _PreconditionError(
-        "hypothesis is not installed", 'pip install "onnx-compress[testing]"'
+    raise ModuleNotFoundError(
+        'hypothesis is not installed: pip install "onnx-compress[testing]"', name="hypothesis"
     ) from _error
 
 from onnx_compress.testing.check_pass import check_pass

@@ -28,6 +28,7 @@ def check_pass(
     whatever the pass raises.
     """
     given = list(feeds) if feeds is not None else _usual(model)
+    untouched = ModelProto.FromString(model.SerializeToString())
     try:
         trial = tried(pass_, model, given[0] if given else None)
         for name, check in CHECKS.items():
@@ -38,9 +39,9 @@ def check_pass(
             else:
                 check(trial, given)
     except Failed as failed:
-        raise Failed(failed.check, f"{failed.what}\n\n{regression(pass_, model)}") from None
+        raise Failed(failed.check, f"{failed.what}\n\n{regression(pass_, untouched)}") from None
     except Exception as error:
-        error.add_note(regression(pass_, model))
+        error.add_note(regression(pass_, untouched))
         raise
     return trial
 

@@ -1,6 +1,7 @@
 """A test that repeats a failure, ready to be pasted into a file."""
 
 import base64
+import sys
 import zlib
 
 import onnx
@@ -16,9 +17,7 @@ def regression(pass_: PassLike, model: ModelProto) -> str:
     """The model as text, and a test of a pass on it."""
     text = as_text(model)
     shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "\n... (whole in the test)"
-    imports = ["import onnx", "from onnx import ModelProto"]
-    if isinstance(pass_, Pass):
-        imports.append(f"from {type(pass_).__module__} import {type(pass_).__name__}")
+    imports = ["import onnx", "from onnx import ModelProto", *_imported(pass_)]
     imports.append("from onnx_compress.testing import check_pass")
     if len(text) <= _LONGEST and _reads_back(text, model):
         made = f'    model = onnx.parser.parse_model("""{text}""")'
@@ -30,6 +29,15 @@ def regression(pass_: PassLike, model: ModelProto) -> str:
     lines = [*sorted(imports, key=lambda line: (not line.startswith("import"), line)), "", ""]
     lines += ["def test_regression():", made, f"    check_pass({called(pass_)}, model)"]
     return f"The model:\n\n{shown}\n\nA test:\n\n" + "\n".join(lines)
+
+
+def _imported(pass_: PassLike) -> list[str]:
+    """How the test gets at the pass; nothing for functions that no module has under their name."""
+    made = type(pass_) if isinstance(pass_, Pass) else pass_
+    module, name = getattr(made, "__module__", ""), getattr(made, "__qualname__", "")
+    if getattr(sys.modules.get(module), name, None) is not made:
+        return []
+    return [f"from {module} import {name}"]
 
 
 def as_text(model: ModelProto) -> str:

@@ -65,7 +65,8 @@ def _residual(b: Builder, x: Known) -> Known:
 def _dense(b: Builder, x: Known) -> Known:
     """[x, f(x)] along the channels."""
     weight = b.weight((4, x.shape[1], *[1] * (x.rank - 2)), x.dtype, x.shape[1])
-    made = b.add("Conv", [x, weight], x, (x.shape[0], 4, *x.shape[2:]))
+    bias = [b.weight((4,), x.dtype)] if b.flag() else []
+    made = b.add("Conv", [x, weight, *bias], x, (x.shape[0], 4, *x.shape[2:]))
     active = b.add("Relu", [made], made)
     shape = (x.shape[0], x.shape[1] + 4, *x.shape[2:])
     return b.add("Concat", [x, active], x, shape, axis=1)

@@ -47,8 +47,9 @@ def _same(b: Builder, x: Known) -> Known:
     """With automatic padding."""
     channels, out, space = x.shape[1], b.width(), x.shape[2:]
     weight = b.weight((out, channels, *[3] * len(space)), x.dtype, channels * 3 ** len(space))
+    bias = [b.weight((out,), x.dtype)] if b.flag() else []
     mode = b.one_of(["SAME_UPPER", "SAME_LOWER"])
-    return b.add("Conv", [x, weight], x, (x.shape[0], out, *space), auto_pad=mode)
+    return b.add("Conv", [x, weight, *bias], x, (x.shape[0], out, *space), auto_pad=mode)
 
 
 def _transposed(b: Builder, x: Known) -> Known:

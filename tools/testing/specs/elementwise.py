@@ -116,10 +116,6 @@ def _cast(b: Builder, x: Known) -> Known:
 _ELEMENT = {"float32": 1, "float16": 10, "float64": 11}
 
 
-def _dropout(b: Builder, x: Known) -> Known:
-    return b.add("Dropout", [x, b.constant(np.float32(0.5))] if b.flag() else [x], x)
-
-
 def _prelu(b: Builder, x: Known) -> Known:
     shape = (x.shape[1], *[1] * (x.rank - 2)) if x.rank > 1 else (1,)
     return b.add("PRelu", [x, b.weight(shape, x.dtype)], x)
@@ -137,7 +133,6 @@ _BOUNDED = ("Sigmoid", "Tanh", "Erf", "Softsign", "HardSigmoid")
 
 ELEMENTWISE = (
     Spec(("Relu",), number, _plain("Relu"), keeps=True, floats=ALL),
-    Spec(("Identity",), lambda k: True, _plain("Identity"), keeps=True, floats=ALL),
     *(Spec((op,), number, _plain(op, True), keeps=True) for op in _BOUNDED),
     *(Spec((op,), number, _plain(op), keeps=True) for op in ("Abs", "Neg", "Softplus", "Selu")),
     *(Spec((op,), number, _plain(op, True), keeps=True) for op in ("Sin", "Cos", "Atan")),
@@ -156,7 +151,6 @@ ELEMENTWISE = (
     Spec(("Exp", "Clip"), number, _exp, since=11, keeps=True),
     Spec(("Pow",), lambda k: k.is_float and 2 * k.degree <= _MOST_DEGREE, _power, keeps=True),
     Spec(("PRelu",), lambda k: k.is_float and k.rank > 0, _prelu, keeps=True),
-    Spec(("Dropout",), number, _dropout, since=12, keeps=True),
     Spec(("Cast", "Neg"), number, _cast, keeps=True, floats=ALL),
     Spec(("Where",), number, _where, since=9, keeps=True),
     Spec(("Add",), number, _with_constant("Add"), keeps=True, floats=ALL),

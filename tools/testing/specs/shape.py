@@ -1,9 +1,9 @@
-"""Operators that move, join and cut."""
+"""Operators that move, join, cut, and do nothing."""
 
 import numpy as np
 
 from onnx_compress.testing.builder import Builder, Known
-from onnx_compress.testing.spec import ALL, MOST, Spec, closed
+from onnx_compress.testing.spec import ALL, MOST, Spec, closed, number
 
 
 def _free(x: Known) -> int:
@@ -180,6 +180,14 @@ def _computed_reshape(b: Builder, x: Known) -> Known:
     return b.add("Reshape", [x, asked], x, (x.shape[0], x.size // max(x.shape[0], 1)))
 
 
+def _identity(b: Builder, x: Known) -> Known:
+    return b.add("Identity", [x], x)
+
+
+def _dropout(b: Builder, x: Known) -> Known:
+    return b.add("Dropout", [x, b.constant(np.float32(0.5))] if b.flag() else [x], x)
+
+
 def _roomy(known: Known) -> bool:
     return known.is_float and known.rank > _free(known)
 
@@ -222,4 +230,6 @@ SHAPE = (
     Spec(("Gather",), _roomy, _pick, since=11, floats=ALL),
     Spec(("Expand",), _of_one, _expand, since=8, floats=ALL),
     Spec(("Tile",), _light, _tile, since=6),
+    Spec(("Identity",), number, _identity, keeps=True, floats=ALL),
+    Spec(("Dropout",), number, _dropout, since=12, keeps=True),
 )
