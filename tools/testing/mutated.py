@@ -39,7 +39,8 @@ def check_mutations(
 ) -> list[str]:
     """Run a pass on mutations of a model; results must give what that of the model gives.
 
-    A lossy pass must also change as many weights where no weight is stored otherwise (ALIKE). Gives the names of the mutations that had something to write differently. `tolerance` as for
+    A lossy pass must also change as many weights where no weight is stored otherwise (ALIKE).
+    Gives the names of the mutations that had something to write differently. `tolerance` as for
     `check_pass`. Raises Failed.
     """
     plain = tried(pass_, model)
