@@ -4,7 +4,7 @@ Nodes with large weights fill part after part; a node without goes to the first 
 inputs are known. What is computed from constants alone goes along with each part that needs it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import ModelProto
@@ -180,22 +180,36 @@ def extract(model: Model, part: Part, given: Mapping[Value, int]) -> Model:
 
     `given`: what comes in, with its element type; also in the place of initializers.
     """
+    return _assemble(model, part.nodes, given, part.gives)
+
+
+def lift(model: Model, body: Graph, given: Mapping[Value, int]) -> Model:
+    """A body of a node as a model of its own, sharing the weights, its nodes sorted.
+
+    `given`: its inputs and what it reads from outside, with their element types.
+    """
+    return _assemble(model, body.sorted(), given, [value for value, _ in body.outputs])
+
+
+def _assemble(
+    model: Model, nodes: Sequence[Node], given: Mapping[Value, int], gives: Iterable[Value]
+) -> Model:
     proto: ModelProto = without(model.shell, {"training_info", "metadata_props"})
     proto.graph.name = "part"
     known: dict[Value, None] = {}
-    for node in part.nodes:
+    for node in nodes:
         add_node(node, proto.graph)
-        for value in (*node.inputs, *node.captures):
-            if value is not None and value.tensor is not None and value.graph is model.graph:
-                known[value] = None
+        read = [value for value in (*node.inputs, *node.captures) if value is not None]
+        known |= dict.fromkeys(value for value in read if value.tensor is not None)
+    known |= dict.fromkeys(value for value in gives if value.tensor is not None)
     for value in known:
         if value not in given:
             add_initializer(value, proto.graph)
     for value, element in given.items():
         proto.graph.input.add(name=value.name).type.tensor_type.elem_type = element
-    for value in part.gives:
+    for value in gives:
         proto.graph.output.add(name=value.name)
-    for function in _called(model, part.nodes):
+    for function in _called(model, nodes):
         add_function(function, proto)
     return Model(proto, None, model.storage)
 

@@ -1,0 +1,22 @@
+"""Statistics of what flows through a model, collected in one look at the data."""
+
+from onnx_compress.passes.statistics.collect import Statistics, collect
+from onnx_compress.passes.statistics.cross import CrossMoment
+from onnx_compress.passes.statistics.frequency import Frequency
+from onnx_compress.passes.statistics.histogram import Counts, Histogram
+from onnx_compress.passes.statistics.moment import Mean, Moment, Moments
+from onnx_compress.passes.statistics.spread import Directions, Spread
+
+__all__ = [
+    "Counts",
+    "CrossMoment",
+    "Directions",
+    "Frequency",
+    "Histogram",
+    "Mean",
+    "Moment",
+    "Moments",
+    "Spread",
+    "Statistics",
+    "collect",
+]

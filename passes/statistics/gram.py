@@ -1,0 +1,91 @@
+"""Sums of outer products, in single precision over blocks of rows of a fixed size.
+
+    H += XT X        X: 256 rows at a time, in the order in which they come
+
+The blocks make sums the same however rows are cut into batches. One group is kept packed: half of
+the matrix, in the rectangular full packed format of LAPACK.
+"""
+
+from math import isqrt
+
+import numpy as np
+
+from onnx_compress.ir.graph.elements import Array
+
+_ROWS = 256
+
+
+class Gram:
+    """Of one group: [K, K], packed, in diagonal blocks of at most `widest` columns."""
+
+    def __init__(self, columns: int, widest: int) -> None:
+        self.places = [
+            slice(start, min(start + widest, columns)) for start in range(0, columns, widest)
+        ]
+        sizes = [place.stop - place.start for place in self.places]
+        self._packed = [np.zeros(size * (size + 1) // 2, np.float32) for size in sizes]
+        self._buffer = np.empty((_ROWS, columns), np.float32)
+        self._filled = 0
+        self.rows, self.total = 0, np.zeros(columns)
+        self.nbytes = self._buffer.nbytes + sum(packed.nbytes for packed in self._packed)
+
+    def add(self, rows: Array) -> None:
+        """Rows [n, K]."""
+        at = 0
+        while at < len(rows):
+            taken = min(len(rows) - at, _ROWS - self._filled)
+            self._buffer[self._filled : self._filled + taken] = rows[at : at + taken]
+            self._filled += taken
+            at += taken
+            if self._filled == _ROWS:
+                self._flush()
+        self.rows += len(rows)
+
+    def _flush(self) -> None:
+        from scipy.linalg.lapack import ssfrk
+
+        block = self._buffer[: self._filled]
+        self.total += block.sum(0, dtype=np.float64)
+        for place, packed in zip(self.places, self._packed, strict=True):
+            part = np.asfortranarray(block[:, place].T)
+            n, k = part.shape
+            ssfrk(n, k, 1.0, part, 1.0, packed, transr="N", uplo="L", trans="N", overwrite_c=1)
+        self._filled = 0
+
+    def packed(self) -> list[Array]:
+        """The diagonal blocks of the mean outer product, each packed, float32."""
+        if self._filled:
+            self._flush()
+        for packed in self._packed:
+            packed /= max(self.rows, 1)
+        return self._packed
+
+
+def unpacked(packed: Array) -> Array:
+    """[K, K], float64."""
+    from scipy.linalg.lapack import stfttr
+
+    size = (isqrt(8 * len(packed) + 1) - 1) // 2
+    found, _ = stfttr(size, packed, transr="N", uplo="L")
+    lower = np.tril(found).astype(np.float64)
+    lower += np.tril(lower, -1).T
+    return np.asarray(lower)
+
+
+class GroupedGram:
+    """Of many groups of few columns: [G, K, K], in double precision, sample by sample."""
+
+    def __init__(self, groups: int, columns: int) -> None:
+        self._sum = np.zeros((groups, columns, columns))
+        self.rows, self.total = 0, np.zeros((groups, columns))
+        self.nbytes = self._sum.nbytes
+
+    def add(self, rows: Array) -> None:
+        """Rows [G, n, K]."""
+        self._sum += rows.transpose(0, 2, 1) @ rows
+        self.total += rows.sum(1, dtype=np.float64)
+        self.rows += rows.shape[1]
+
+    def mean(self) -> Array:
+        """The mean outer products."""
+        return self._sum / max(self.rows, 1)
