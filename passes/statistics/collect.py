@@ -5,6 +5,7 @@ taken in batches, each with a look of its own at the data. No activation is kept
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.runtime import Feed
 from onnx_compress.ir.runtime.watch import Seen, Tap, Watch
+from onnx_compress.passes.statistics.cache import Cache
 from onnx_compress.passes.statistics.request import Look, Request
 
 MEMORY = 256 << 20  # bytes that sums may take at a time
@@ -30,15 +32,26 @@ def collect(
     threads: int = 1,
     mask: str = "",
     progress: Callable[[int, int], None] | None = None,
+    cache: Path | None = None,
 ) -> Statistics:
     """The answer to every request, by request.
 
     `memory`: bytes that sums may take at a time. `threads`: samples that are run at a time.
     `mask`: an input [batch, steps] that is 0 where a position is to count for nothing. `progress`
-    is told how many of how many runs are done. Raises CalibrationError, InvalidError, LoadError,
+    is told how many of how many runs are done. `cache`: a folder for answers, where those of equal
+    models and data are found again. Raises CalibrationError, InvalidError, LoadError, OutputError,
     UnsupportedError.
     """
-    answers = dict(stream(model, requests, feeds, look, memory, threads, mask, progress))
+    kept = Cache(cache, model, feeds, look or Look(), mask) if cache is not None else None
+    found = {request.key(): kept.get(request) for request in requests} if kept else {}
+    answers = {key: answer for key, answer in found.items() if answer is not None}
+    wanted = {request.key(): request for request in requests if request.key() not in answers}
+    if wanted or not feeds:
+        new = stream(model, list(wanted.values()), feeds, look, memory, threads, mask, progress)
+        for key, answer in new:
+            answers[key] = answer
+            if kept is not None:
+                kept.put(wanted[key], answer)
     return {request: answers[request.key()] for request in requests}
 
 
