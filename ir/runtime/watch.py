@@ -79,13 +79,17 @@ class Watch:
 
         First of the main graph, then of each run of each body.
         """
-        for feed, results in zip(feeds, self._session.run_all(feeds), strict=True):
-            extra = dict(zip(self._given, results[self._count :], strict=True))
-            known = {**self._stored, **feed, **extra}
-            seen = [{tap: known[name] for tap, name in self._names.items()}]
-            for node in self._inner:
-                seen += self._replayed(node, known)
-            yield results[: self._count], seen
+        runs = self._session.run_all(feeds)
+        for feed in feeds:
+            yield self._seen(feed, next(runs))
+
+    def _seen(self, feed: Feed, results: list[Any]) -> tuple[list[Any], list[Seen]]:
+        extra = dict(zip(self._given, results[self._count :], strict=True))
+        known = {**self._stored, **feed, **extra}
+        seen = [{tap: known[name] for tap, name in self._names.items()}]
+        for node in self._inner:
+            seen += self._replayed(node, known)
+        return results[: self._count], seen
 
     def _replayed(self, node: Node, known: Mapping[str, Any]) -> list[Seen]:
         seen: list[Seen] = []

@@ -90,6 +90,7 @@ def stream(
                 seen, kept = [next(run)[1] for run in runs], _kept(feed, mask)
                 for _ in pool.map(partial(_add, seen, kept), sums.values()):
                     pass  # raises what was raised
+                del seen  # before the next run
                 done += 1
                 if progress is not None:
                     progress(done, total)

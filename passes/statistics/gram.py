@@ -13,7 +13,7 @@ import numpy as np
 from onnx_compress.ir.graph.elements import Array
 
 _ROWS = 256
-_GROUPED = 64  # rows at a time of many groups
+_GROUPED = 32  # rows at a time of many groups
 _ONES = np.ones(_ROWS, np.float32)  # a product with them is the fastest sum
 
 
@@ -75,10 +75,10 @@ def unpacked(packed: Array) -> Array:
 
 
 class GroupedGram:
-    """Of many groups of few columns: [G, K, K], in double precision over blocks of rows."""
+    """Of many groups of few columns: [G, K, K], like one group, but whole."""
 
     def __init__(self, groups: int, columns: int) -> None:
-        self._sum = np.zeros((groups, columns, columns))
+        self._sum = np.zeros((groups, columns, columns), np.float32)
         self._waiting: list[Array] = []
         self._filled = 0
         self.rows, self.total = 0, np.zeros((groups, columns))
@@ -107,4 +107,5 @@ class GroupedGram:
         """The mean outer products."""
         if self._filled:
             self._flush()
-        return self._sum / max(self.rows, 1)
+        self._sum /= max(self.rows, 1)
+        return self._sum
