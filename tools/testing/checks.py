@@ -10,7 +10,6 @@ from onnx import ModelProto
 from onnx_compress.ir.analysis import cost
 from onnx_compress.ir.errors import CompressError, InvalidError
 from onnx_compress.ir.graph import files, invariants
-from onnx_compress.ir.runtime import Session
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.passes import Pass
 from onnx_compress.testing.feeds import Feed
@@ -49,9 +48,9 @@ def loads(trial: Trial, feeds: Sequence[Feed]) -> None:
     """ONNX Runtime takes the result, with its optimizations and without, and runs it."""
     for optimize in (True, False):
         try:
-            session = Session(trial.changed, optimize=optimize)
+            session = trial.session("changed", optimize)
             for feed in feeds:
-                session.run(feed)
+                session.call(feed)
         except InvalidError as error:
             raise Failed("loads", str(error)) from None
 
@@ -150,12 +149,14 @@ def outputs_kept(trial: Trial, feeds: Sequence[Feed], tolerance: float | None = 
     random relative changes of its weights, of the size allowed, do to its outputs.
     """
     allowed = tolerance if tolerance is not None else EXACT if trial.exact else _bound(trial)
-    for optimize in (True, False):
-        sessions = [Session(m, optimize=optimize) for m in (trial.original, trial.changed)]
-        for feed in feeds:
-            one, other = (session.run(feed) for session in sessions)
-            shaken = [found.run(feed) for found in perturbed(trial.original, allowed, optimize)]
-            _held(trial, one, other, shaken, "optimized" if optimize else "as it is")
+    noisy = list(perturbed(trial.original, allowed, optimize=False))
+    for feed in feeds:
+        shaken = [found.call(feed) for found in noisy]
+        for optimize, how in ((True, "optimized"), (False, "as it is")):
+            one, other = (
+                trial.session(which, optimize).call(feed) for which in ("original", "changed")
+            )
+            _held(trial, one, other, shaken, how)
 
 
 def reference_agrees(trial: Trial, feeds: Sequence[Feed], tolerance: float = 1e-3) -> None:
@@ -173,7 +174,8 @@ def reference_agrees(trial: Trial, feeds: Sequence[Feed], tolerance: float = 1e-
                 one = list(ReferenceEvaluator(trial.model).run(None, dict(feed)))
         except Exception:  # it does not know every operator in every form
             return
-        shaken = [found.run(feed) for found in perturbed(trial.original, tolerance, False)]
+        noisy = perturbed(trial.original, tolerance, optimize=False)
+        shaken = [found.call(feed) for found in noisy]
         if any(np.shape(a) != np.shape(b) for a, b in zip(one, shaken[0], strict=True)):
             return
         with np.errstate(all="ignore"):

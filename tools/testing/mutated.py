@@ -48,8 +48,8 @@ def check_mutations(
     if allowed is None:
         allowed = EXACT if plain.exact else getattr(pass_, "weight_error", None) or BOUND
     feed = feed_of(from_proto(model), "normal", 2, seed)
-    expected = Session(plain.changed).run(feed)
-    shaken = [session.run(feed) for session in perturbed(plain.changed, allowed, True)]
+    expected = Session(plain.changed).call(feed)
+    shaken = [session.call(feed) for session in perturbed(plain.changed, allowed, True)]
     done = []
     for name in mutations:
         mutated = MUTATIONS[name](model, np.random.default_rng(seed))
@@ -57,7 +57,7 @@ def check_mutations(
             continue
         try:
             trial = tried(pass_, mutated)
-            found = Session(trial.changed).run(feed)
+            found = Session(trial.changed).call(feed)
         except Exception as error:
             error.add_note(f"in the mutation {name}\n\n{regression(pass_, mutated)}")
             raise
