@@ -154,3 +154,12 @@ def test_models_that_the_reference_gives_other_shapes_for_are_not_compared_with_
     pool = "MaxPool <kernel_shape = [2, 2], pads = [0, 0, 1, 0], strides = [1, 1]>"
     text = f"g (float[1,1,3,1] x) => (float[1,1,3,1] y) {{ h = MatMul (x, W)  y = {pool} (h) }}"
     check_pass(Fold(), build(text, W=draw(1, 2)))
+
+
+def test_what_was_half_precision_is_compared_as_such_when_it_is_a_double():
+    """Without the Identity, ONNX Runtime casts the product before it is rounded."""
+    text = "p = MatMul (x, W)  i = Identity (p)  y = Cast <to = 11>(i)"
+    model = build(
+        f"g (float16[N,48] x) => (double[N,4] y) {{ {text} }}", W=draw(48, 4, dtype="float16")
+    )
+    check_pass(Fold(), model)

@@ -30,7 +30,7 @@ PASSES = (
 )
 _SLICE = 1000  # models of one kind in a row
 _ODD = 4  # one of so many is of the odd kind
-_MUTATED = 20  # one of so many is also written differently
+_MUTATED = 100  # one of so many is also written differently
 
 
 def some(count: int, start: int) -> Iterator[ModelProto]:

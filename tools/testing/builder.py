@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from onnx_compress.testing.spec import Spec
 
 T = TypeVar("T")
-SIZES = (1, 2, 3, 4, 5, 6, 8, 16, 32, 64)  # of channels and features; small ones shrink best
+SIZES = (1, 2, 3, 4, 6, 8, 16, 24, 32, 48, 64)  # of channels and features; small ones shrink best
 RANKS = (2, 3, 4, 1, 5, 3, 4)  # of inputs; sequences and pictures are usual
 LARGEST = 20_000  # elements of a value that is read
 HEAVIEST = 65_536  # elements of a weight, or of what it makes, where there is a choice

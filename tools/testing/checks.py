@@ -13,7 +13,7 @@ from onnx_compress.ir.graph import files, invariants
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.passes import Pass
 from onnx_compress.testing.feeds import Feed
-from onnx_compress.testing.outputs import compare, perturbed
+from onnx_compress.testing.outputs import compare, perturbed, resolution
 from onnx_compress.testing.trial import Trial, tried
 
 EXACT = 1e-6  # relative size of rounding
@@ -193,9 +193,9 @@ def _bound(trial: Trial) -> float:
 
 
 def _held(trial: Trial, one: list[Any], other: list[Any], shaken: list[Any], how: str) -> None:
-    names = [info.name for info in trial.model.graph.output]
+    names, coarse = [info.name for info in trial.model.graph.output], resolution(trial.model)
     for at, name in enumerate(names):
-        what = compare(one[at], other[at], [found[at] for found in shaken])
+        what = compare(one[at], other[at], [found[at] for found in shaken], coarse)
         if what:
             raise Failed("outputs_kept", f"{name}, {how}: {what}")
 
