@@ -5,6 +5,7 @@ from functools import cache, partial
 
 import broken_functions as functions
 import broken_passes as passes
+import numpy as np
 import pytest
 from onnx import ModelProto
 
@@ -163,3 +164,15 @@ def test_what_was_half_precision_is_compared_as_such_when_it_is_a_double():
         f"g (float16[N,48] x) => (double[N,4] y) {{ {text} }}", W=draw(48, 4, dtype="float16")
     )
     check_pass(Fold(), model)
+
+
+def test_a_node_that_takes_over_the_output_of_another_keeps_its_own_documentation():
+    """The second Reshape does nothing; the first gives out y in its place."""
+    model = build(
+        "g (float[3,4,5] x) => (float[3,20] y) { h = Reshape (x, s)  y = Reshape (h, s) }",
+        s=np.array([3, 20]),
+    )
+    model.graph.node[0].name, model.graph.node[1].name = "first", "second"
+    model.graph.node[1].doc_string = "about the second"
+    trial = check_pass(Fold(), model)
+    assert [node.name for node in trial.result.graph.node] == ["first"]

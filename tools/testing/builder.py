@@ -3,8 +3,10 @@
 Nothing is ever rejected: what is drawn is drawn from what fits.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -53,7 +55,12 @@ class Known:
     @property
     def size(self) -> int:
         """Number of elements of a run."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    @cached_property
+    def kind(self) -> str:
+        """Name of its type."""
+        return self.dtype.name
 
     @property
     def is_float(self) -> bool:

@@ -135,9 +135,9 @@ def metadata_kept(trial: Trial, feeds: Sequence[Feed]) -> None:
     for graph in ("name", "doc_string"):
         if getattr(trial.model.graph, graph) != getattr(trial.result.graph, graph):
             raise Failed("metadata_kept", f"the graph's {graph} changed")
-    documented = {(n.op_type, *n.output): n.doc_string for n in trial.result.graph.node}
+    documented = {(n.op_type, n.name, *n.output): n.doc_string for n in trial.result.graph.node}
     for node in trial.model.graph.node:
-        kept = documented.get((node.op_type, *node.output))
+        kept = documented.get((node.op_type, node.name, *node.output))
         if kept is not None and kept != node.doc_string:
             raise Failed("metadata_kept", f"the node {node.name} lost its doc_string")
 

@@ -52,14 +52,16 @@ class Trial:
         return self.pass_.exact if isinstance(self.pass_, Pass) else True
 
 
-def tried(pass_: PassLike, model: ModelProto, feed: Feed | None = None) -> Trial:
+def tried(
+    pass_: PassLike, model: ModelProto, feed: Feed | None = None, read: Model | None = None
+) -> Trial:
     """Run a pass on a model, or a function that takes and gives a ModelProto.
 
     A Pass is run with the first of its settings, as `Pass.__call__` does, but with its report kept,
-    and with the feed to fit on.
+    and with the feed to fit on. `read`: the model as it was read from somewhere, for a Pass.
     """
     before = model.SerializeToString(deterministic=True)
-    original = from_proto(model)
+    original = from_proto(model) if read is None else read
     if isinstance(pass_, Pass):
         sample = feed if feed is not None else feed_of(original, size=2)
         context = Context(_target(), sample, (sample,))

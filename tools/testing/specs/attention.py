@@ -67,6 +67,7 @@ def _picked(b: Builder, x: Known, heads: Heads) -> list[Known]:
     cut = b.add("Reshape", [whole, split], x, (batch, tokens, 3, *heads))
     shape = (3, batch, heads[0], tokens, heads[1])
     turned = b.add("Transpose", [cut], cut, shape, open=False, perm=[2, 0, 3, 1, 4])
+    b.scope.pool.remove(turned)  # what may be open is not its first axis
     query, key, value = (
         b.add("Gather", [turned, b.constant(np.array(at))], x, shape[1:], axis=0) for at in range(3)
     )

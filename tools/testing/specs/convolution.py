@@ -3,7 +3,6 @@
 from onnx_compress.testing.builder import Builder, Known
 from onnx_compress.testing.spec import Spec, ranked
 
-
 _FEW = (1, 2, 4, 8)  # channels of a group
 
 
