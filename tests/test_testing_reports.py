@@ -10,7 +10,7 @@ import broken_passes
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto
 
@@ -114,6 +114,17 @@ def test_options_that_were_given_are_in_the_test():
     text = regression(broken_passes.Restless(broken=False), product())
     assert "check_pass(Restless(broken=False), model)" in text
     assert "from broken_passes import Restless" in text
+
+
+def test_a_small_drawn_model_is_text_in_the_test_too_with_its_documentation():
+    model = find(models(ops=["MatMul"], dynamic=False), lambda model: True)
+    text = code(regression(HALVED, model))
+    assert 'model = onnx.parser.parse_model("""' in text
+    again = of_the_test(model)
+    assert again.graph.node == model.graph.node
+    assert again.graph.node[0].doc_string
+    assert again.graph.doc_string == model.graph.doc_string
+    assert again.metadata_props == model.metadata_props
 
 
 @pytest.mark.parametrize("name", ["unicode_names", "rename_all"])

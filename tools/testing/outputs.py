@@ -14,7 +14,7 @@ from onnx_compress.ir.weights import find_weights
 _FACTOR = 8.0  # times what the random changes do
 _FLOOR = 4.0  # times the resolution of the type, relative to the largest number
 _SHAKEN = 2  # models
-_FLOATS = {
+_FLOATS: dict[int, Any] = {
     TensorProto.FLOAT16: np.float16,
     TensorProto.FLOAT: np.float32,
     TensorProto.DOUBLE: np.float64,
