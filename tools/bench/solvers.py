@@ -63,7 +63,7 @@ class Layer:
     @property
     def diagonal(self) -> Array:
         """Of the moment."""
-        return np.diagonal(self.moment, axis1=-2, axis2=-1)
+        return np.asarray(np.diagonal(self.moment, axis1=-2, axis2=-1))
 
     @property
     def large(self) -> bool:
@@ -74,7 +74,7 @@ class Layer:
     @property
     def kernel(self) -> Array:
         """[O, I, y, x] of a convolution."""
-        return self.weight[0].reshape(self.shape)
+        return np.asarray(self.weight[0].reshape(self.shape))
 
 
 Method = Callable[[Layer, Any], Array]
