@@ -7,8 +7,8 @@
 The matrix is W [O, I*y*x], the moment H that of unrolled windows. `channel` is the whitened SVD and
 the best there is. In the others the last factors are, for a given B, the best there are (least
 squares; for Tucker the best of rank b, by reduced-rank regression), and B descends along conjugate
-gradients with the others fixed; in turn, so that the loss never rises. Sources: Jaderberg 1405.3866,
-Zhang 1505.06798 (channel), Kim 1511.06530 (Tucker-2).
+gradients with the others fixed; in turn, so that the loss never rises. Sources: Jaderberg
+1405.3866 (spatial), Zhang 1505.06798 (channel), Kim 1511.06530 (Tucker-2).
 """
 
 from dataclasses import dataclass
@@ -46,9 +46,7 @@ def channel(kernel: Array, moment: Array, rank: int) -> tuple[Array, Array]:
     return first.reshape(-1, *kernel.shape[1:]), last[:, :, None, None]
 
 
-def spatial(
-    kernel: Array, moment: Array, rank: int, turns: int = 3
-) -> tuple[Array, Array]:
+def spatial(kernel: Array, moment: Array, rank: int, turns: int = 3) -> tuple[Array, Array]:
     """B [r, I, y, 1] and A [O, r, 1, x], in the order they run. Shapes as for `channel`."""
     with one_thread():
         first = _begin(kernel, moment, rank, _SPATIAL)
@@ -62,7 +60,7 @@ def spatial(
 def tucker(
     kernel: Array, moment: Array, ranks: tuple[int, int], turns: int = 3
 ) -> tuple[Array, Array, Array]:
-    """B [a, I, 1, 1], C [b, a, y, x], A [O, b, 1, 1] for `ranks` (a, b). Shapes as for `channel`."""
+    """B [a, I, 1, 1], C [b, a, y, x], A [O, b, 1, 1] for `ranks` (a, b); else as `channel`."""
     inner, outer = ranks
     with one_thread():
         first = _begin(kernel, moment, inner, _TUCKER)
@@ -99,7 +97,7 @@ def _basis(kernel: Array, first: Array, pattern: Pattern) -> Array:
     shape = [sizes[axis] for axis in axes]
     many = int(np.prod(shape))
     found = np.einsum(pattern.product, np.eye(many).reshape(many, *shape), first)
-    return found.reshape(many, -1)
+    return np.asarray(found.reshape(many, -1))
 
 
 def _seen(kernel: Array, moment: Array, basis: Array) -> tuple[Array, Array]:
@@ -124,19 +122,18 @@ def _reduced(kernel: Array, moment: Array, first: Array, rank: int) -> tuple[Arr
     return last, core.reshape(-1, len(first), *kernel.shape[2:])
 
 
-def _descended(
-    kernel: Array, moment: Array, last: Array, first: Array, pattern: Pattern
-) -> Array:
+def _descended(kernel: Array, moment: Array, last: Array, first: Array, pattern: Pattern) -> Array:
     """B after some steps of conjugate gradients with A fixed. The loss is quadratic in B."""
     terms, made = pattern.product.split("->")
     left, right = terms.split(",")
 
     def kernel_of(part: Array) -> Array:
-        return np.einsum(pattern.product, last, part, optimize=True)
+        return np.asarray(np.einsum(pattern.product, last, part, optimize=True))
 
     def along(change: Array) -> Array:
         turned = (change.reshape(len(kernel), -1) @ moment).reshape(kernel.shape)
-        return np.einsum(f"{left},{made}->{right}", last, turned, optimize=True)
+        back = np.einsum(f"{left},{made}->{right}", last, turned, optimize=True)
+        return np.asarray(back)
 
     found = first.copy()
     residual = along(kernel - kernel_of(first))

@@ -96,8 +96,8 @@ def solve(
         return best
     best = _corrected(array, h, best, rank)
     for _ in range(_ROUNDS - 1 if effort else 0):
-        first, second = best.factors or (0, 0)
-        other = _corrected(array, h, coded_of(array - first @ second), rank)
+        rest = array - (best.decode() - best.grid.decode(best.codes))
+        other = _corrected(array, h, coded_of(rest), rank)
         if loss(array, other.decode(), h) >= loss(array, best.decode(), h):
             break
         best = other
@@ -132,9 +132,7 @@ def solve_sparse(
     return v
 
 
-def _grid(
-    weight: Array, importance: Array | None, bits: int, group: int, symmetric: bool
-) -> Grid:
+def _grid(weight: Array, importance: Array | None, bits: int, group: int, symmetric: bool) -> Grid:
     if bits == 1:
         return sign_grid(weight, group, importance)
     return mse_clip(weight, bits, group, symmetric, importance)
