@@ -145,7 +145,9 @@ def test_a_large_model_is_packed_and_shown_in_part():
     model = product(3000)
     text = regression(HALVED, model)
     assert "base64.b85decode" in text
-    assert "... (whole in the test)" in text
+    assert "float[4,3000] W =  {...}" in text
+    assert "y = MatMul (x, W)" in text
+    assert "(whole in the test)" in text
     assert len(text.partition("A test:")[0]) < 7000
     assert repeated(str(failure(HALVED, model))).check == "outputs_kept"
 

@@ -1,6 +1,7 @@
 """A test that repeats a failure, ready to be pasted into a file."""
 
 import base64
+import re
 import sys
 import textwrap
 import zlib
@@ -12,12 +13,13 @@ from onnx_compress.passes import Pass
 from onnx_compress.testing.trial import PassLike, called
 
 _LONGEST = 6000  # characters of a model's text
+_NUMBERS = re.compile(r"\{[^{}<>\n]{80,}\}")  # of one tensor
 
 
 def regression(pass_: PassLike, model: ModelProto) -> str:
     """The model as text, and a test of a pass on it."""
     text = as_text(model)
-    shown = text if len(text) <= _LONGEST else text[:_LONGEST] + "\n... (whole in the test)"
+    shown = text if len(text) <= _LONGEST else _shortened(text)
     imports = ["import onnx", "from onnx import ModelProto", *_imported(pass_)]
     imports.append("from onnx_compress.testing import check_pass")
     documented = _documented(model)
@@ -31,6 +33,13 @@ def regression(pass_: PassLike, model: ModelProto) -> str:
     lines = [*sorted(imports, key=lambda line: (not line.startswith("import"), line)), "", ""]
     lines += ["def test_regression():", made, f"    check_pass({called(pass_)}, model)"]
     return f"The model:\n\n{shown}\n\nA test:\n\n" + "\n".join(lines)
+
+
+def _shortened(text: str) -> str:
+    """Without most numbers of large tensors, so that the nodes are seen."""
+    text = _NUMBERS.sub("{...}", text)
+    cut = "\n..." if len(text) > _LONGEST else ""
+    return f"{text[:_LONGEST]}{cut}\n(whole in the test)"
 
 
 def _imported(pass_: PassLike) -> list[str]:
