@@ -163,7 +163,9 @@ def test_heads_are_where_their_losses_are_least():
 
     def cost(p):
         score = x @ p[:4] + p[4]
-        return (np.logaddexp(0, score) - labels * score).sum() + 0.5 * 0.01 * 80 * (p[:4] ** 2).sum()
+        return (np.logaddexp(0, score) - labels * score).sum() + 0.5 * 0.01 * 80 * (
+            p[:4] ** 2
+        ).sum()
 
     best = minimize(cost, np.zeros(5), tol=1e-12).x
     weights, shift = logistic(x, labels, 0.01)
