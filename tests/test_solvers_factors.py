@@ -245,3 +245,14 @@ def test_many_bits_and_no_zeros_change_nothing():
     asked = solve(weight, moment, 1, 8)
     assert asked.grid.bits == 1
     assert set(np.unique(asked.codes)) == {0, 1}
+
+
+def test_nothing_to_factor_and_more_ranks_than_there_are():
+    matrix, moment = problem((6, 3 * 9), 0)
+    kernel = matrix.reshape(6, 3, 3, 3)
+    for name in ("channel", "spatial", "tucker"):
+        assert not rebuilt(name, factored(name, 0 * kernel, moment, 2)).any()
+        found = rebuilt(name, factored(name, kernel, moment, 99))
+        assert loss(matrix, found.reshape(6, -1), moment) <= 1e-8 * loss(matrix, 0 * matrix, moment)
+    with pytest.raises(ValueError, match="one by one"):
+        solve(matrix[None], moment[None], 4, rank=2)

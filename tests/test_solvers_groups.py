@@ -87,6 +87,14 @@ def test_groups_are_solved_each_by_itself(name, shape, seed):
 
 
 @pytest.mark.parametrize("name", SOLVERS)
+def test_one_group_is_a_matrix(name):
+    weight, moment = problem((300, 12), 7)  # of more than one piece
+    one, other = SOLVERS[name](weight, moment), SOLVERS[name](weight[None], moment[None])
+    assert other.shape == (1, 300, 12)
+    assert np.array_equal(one, other[0])
+
+
+@pytest.mark.parametrize("name", SOLVERS)
 def test_the_order_of_groups_and_of_rows_does_not_matter(name):
     weight, moment = stack((4, 6, 16), 3)
     one = SOLVERS[name](weight, moment)

@@ -87,7 +87,13 @@ def _begin(kernel: Array, moment: Array, rank: int, pattern: Pattern) -> Array:
     spelled = "iyx" + "".join(axis if axis in others else axis.upper() for axis in "iyx")
     seen = np.einsum(f"{spelled}->{left}{right}", whole).reshape(matrix.shape[1], -1)
     _, found = whitened_svd(matrix, seen, rank)
-    return found.reshape(-1, *shape)
+    return _orthonormal(found.reshape(-1, *shape))
+
+
+def _orthonormal(first: Array) -> Array:
+    """B with orthonormal rows of the same span: A makes up for the difference."""
+    found = np.linalg.qr(first.reshape(len(first), -1).T)[0].T
+    return np.asarray(found.reshape(-1, *first.shape[1:]))
 
 
 def _basis(kernel: Array, first: Array, pattern: Pattern) -> Array:
@@ -101,11 +107,16 @@ def _basis(kernel: Array, first: Array, pattern: Pattern) -> Array:
 
 
 def _seen(kernel: Array, moment: Array, basis: Array) -> tuple[Array, Array]:
-    """P H PT, and W H PT (P H PT)^-1: the best A for this basis."""
+    """P H PT, and W H PT (P H PT)^-1: the best A for this basis.
+
+    The rows of P are orthonormal, so what is inverted is no worse than H.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
     through = moment @ basis.T
     gram = basis @ through
     matrix = kernel.reshape(len(kernel), -1)
-    return gram, np.linalg.lstsq(gram, (matrix @ through).T, rcond=1e-12)[0].T
+    return gram, cho_solve(cho_factor(gram, lower=True), (matrix @ through).T).T
 
 
 def _least_squares(kernel: Array, moment: Array, first: Array, pattern: Pattern) -> Array:
@@ -117,7 +128,6 @@ def _least_squares(kernel: Array, moment: Array, first: Array, pattern: Pattern)
 def _reduced(kernel: Array, moment: Array, first: Array, rank: int) -> tuple[Array, Array]:
     """A [O, b] and C [b, a, y, x]: the best A C of rank b for B."""
     gram, best = _seen(kernel, moment, _basis(kernel, first, _TUCKER))
-    gram[np.diag_indices_from(gram)] += 1e-9 * max(float(np.diagonal(gram).mean()), 1e-300)
     last, core = whitened_svd(best, gram, rank)
     return last, core.reshape(-1, len(first), *kernel.shape[2:])
 
@@ -148,4 +158,4 @@ def _descended(kernel: Array, moment: Array, last: Array, first: Array, pattern:
         residual = residual - step * ahead
         after = float((residual**2).sum())
         direction, energy = residual + after / energy * direction, after
-    return found
+    return _orthonormal(found)

@@ -50,9 +50,9 @@ def over_rows(
             with ThreadPoolExecutor(workers, initializer=_limit) as pool:
                 runs = [pool.submit(copy_context().run, function, *job) for job in jobs]
                 found = [run.result() for run in runs]
-    if alone:
-        return tuple(np.concatenate([one[0] for one in part]) for part in zip(*found, strict=True))
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+    axis = 1 if wide[1].shape[0] == 1 else 0
+    joined = [np.concatenate(part, axis) for part in zip(*found, strict=True)]
+    return tuple(array[0] if alone else array for array in joined)
 
 
 def _places(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:

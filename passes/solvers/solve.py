@@ -73,6 +73,8 @@ def solve(
     if effort not in range(len(SWEEPS)):
         raise ValueError(f"effort {effort}: give 0 to {len(SWEEPS) - 1}")
     array = np.asarray(weight, np.float64)
+    if rank and array.ndim != 2:
+        raise ValueError("a correction is for one matrix: solve groups one by one")
     if cross is not None and moment is not None:
         array = shifted(array, cross, moment, damping=damping)
     if moment is None:
