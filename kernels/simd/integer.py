@@ -55,9 +55,11 @@ def product(
     kind, panels = b
     packed = tiles(a, LANES[path, kind].group, _ROWS, panels.shape[1])
     loop = _loop(path, kind)
+    wide = np.zeros((2, len(panels) * panels.shape[2]), np.int32)
+    wide[:, : right.shape[1]] = right
 
     def job(start: int, stop: int) -> None:
-        loop(packed, panels, left, right, start, stop, out)
+        loop(packed, panels, left, wide, start, stop, out)
 
     spread(job, len(panels), 1, threads)
 
@@ -95,34 +97,33 @@ def _loop(path: str, kind: str) -> Kernel:
 
     def panels(a: Any, b: Any, left: Any, right: Any, start: int, stop: int, out: Any) -> None:
         count, steps = a.shape
-        sums = np.empty((6, wide), np.int32)
-        c = sums.ctypes.data
+        edge = np.empty((6, wide), np.int32)  # sums of the last panel, where it is not full
         for p in range(start, stop):
             at_b = b.ctypes.data + p * steps * wide * codes
-            base = p * wide
-            last = min(wide, out.shape[1] - base)
+            at_r = right.ctypes.data + 4 * p * wide
+            row = 4 * right.shape[1]
+            last = out.shape[1] - p * wide
             first = 0
             while first < count:
                 at_a = a.ctypes.data + first * steps * 4
-                sums[:] = 0
+                at_l = left.ctypes.data + 8 * first
                 more = count - first
-                if more >= 6:
-                    rows = 6
-                    six(at_a, at_b, steps // unroll, c)
-                elif more >= 4:
-                    rows = 4
-                    four(at_a, at_b, steps // unroll, c)
-                elif more >= 2:
-                    rows = 2
-                    two(at_a, at_b, steps // unroll, c)
+                rows = 6 if more >= 6 else 4 if more >= 4 else 2 if more >= 2 else 1
+                c, line = out.ctypes.data + 4 * (first * out.shape[1] + p * wide), 4 * out.shape[1]
+                if last < wide:
+                    c, line = edge.ctypes.data, 4 * wide
+                if rows == 6:
+                    six(at_a, at_b, steps // unroll, at_l, at_r, row, c, line)
+                elif rows == 4:
+                    four(at_a, at_b, steps // unroll, at_l, at_r, row, c, line)
+                elif rows == 2:
+                    two(at_a, at_b, steps // unroll, at_l, at_r, row, c, line)
                 else:
-                    rows = 1
-                    one(at_a, at_b, steps // unroll, c)
-                for i in range(rows):
-                    l0, l1 = left[first + i, 0], left[first + i, 1]
-                    for j in range(last):
-                        rest = np.int32(l0 * right[0, base + j] + l1 * right[1, base + j])
-                        out[first + i, base + j] = np.int32(sums[i, j] + rest)
+                    one(at_a, at_b, steps // unroll, at_l, at_r, row, c, line)
+                if last < wide:
+                    for i in range(rows):
+                        for j in range(last):
+                            out[first + i, p * wide + j] = edge[i, j]
                 first += rows
 
     return Kernel(panels, ("out",), f"{path} {kind}")

@@ -63,7 +63,7 @@ def _saturating(width: int, names: tuple[str, str]) -> Callable[[Any, Any, Any, 
     return dot
 
 
-def _vnni(builder: Any, acc: Any, a: Any, b: Any) -> Any:
+def vnni(builder: Any, acc: Any, a: Any, b: Any) -> Any:
     """Four bytes: vpdpbusd."""
     if llvmlite.binding.llvm_version_info[0] >= 22:  # its operands were lanes before
         a, b = (builder.bitcast(value, vector(I8, 64)) for value in (a, b))
@@ -77,6 +77,6 @@ _AVX512 = ("llvm.x86.avx512.pmaddubs.w.512", "llvm.x86.avx512.pmaddw.d.512")
 LANES = {
     ("avx2", "pairs"): Lanes(8, 2, 2, _widened, _pairs),
     ("avx2", "bytes"): Lanes(8, 4, 2, _bytes(8), _saturating(8, _AVX2)),
-    ("avx512vnni", "bytes"): Lanes(16, 4, 4, _bytes(16), _vnni),
+    ("avx512vnni", "bytes"): Lanes(16, 4, 4, _bytes(16), vnni),
     ("avx512vnni", "saturating"): Lanes(16, 4, 4, _bytes(16), _saturating(16, _AVX512)),
 }

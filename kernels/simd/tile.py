@@ -1,7 +1,7 @@
 """The tile: rows x vectors of sums that stay in registers while K runs by.
 
-    A  [K / g, rows, g]         one lane of each row, broadcast
-    B  [K / g, vectors, lanes, g]                                        C [rows, vectors, lanes] +=
+    C = left right + A B        A  [K / g, rows, g]       one lane of each row, broadcast
+                                B  [K / g, vectors, lanes, g]
 
 The same for every processor: what a lane's product is, `lanes.Lanes` says.
 """
@@ -19,41 +19,71 @@ UNROLL = 2  # steps of K in the body of the loop; packed operands are filled up 
 
 
 def tile(lanes: Lanes, rows: int) -> Any:
-    """f(a, b, steps, c): addresses of the operands, K / (group * UNROLL), and of the sums."""
+    """f(a, b, steps, left, right, next, c, line): all but the steps are addresses or bytes.
+
+    `steps`: K / (group * UNROLL). `left`: two integers for each row, `right` and `right + next`: one
+    for each column; rows of C are `line` apart.
+    """
 
     @intrinsic
-    def multiply(typing: Any, a: Any, b: Any, steps: Any, c: Any) -> Any:
+    def multiply(
+        typing: Any,
+        a: Any,
+        b: Any,
+        steps: Any,
+        left: Any,
+        right: Any,
+        next: Any,
+        c: Any,
+        line: Any,
+    ) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _emit(builder, lanes, rows, *arguments)
+            a, b, steps, *corrections, c, line = arguments
+            sums = _start(builder, lanes, rows, *corrections)
+            _multiply(builder, lanes, rows, a, b, steps, sums)
+            for (i, v), place in sums.items():
+                row = builder.add(c, builder.mul(line, I64(i)))
+                store(builder, builder.load(place), row, 4 * lanes.width * v)
             return context.get_dummy_value()
 
-        return types.void(types.intp, types.intp, types.intp, types.intp), build
+        return types.void(*[types.intp] * 8), build
 
     return multiply
 
 
-def _emit(builder: Any, lanes: Lanes, rows: int, a: Any, b: Any, steps: Any, c: Any) -> None:
+def _start(builder: Any, lanes: Lanes, rows: int, left: Any, right: Any, next: Any) -> Any:
+    """Sums that begin with left [rows, 2] times right [2, columns]."""
     kind = vector(I32, lanes.width)
-    bytes_of_b = lanes.width * lanes.group
-    places = [(i, v) for i in range(rows) for v in range(lanes.vectors)]
+    second = builder.add(right, next)
     sums = {}
-    for at, place in enumerate(places):
-        sums[place] = cgutils.alloca_once_value(builder, load(builder, c, 4 * lanes.width * at, kind))
+    for i in range(rows):
+        ends = [
+            broadcast(builder, load(builder, left, 4 * (2 * i + j), I32), lanes.width)
+            for j in range(2)
+        ]
+        for v in range(lanes.vectors):
+            parts = [
+                builder.mul(end, load(builder, start, 4 * lanes.width * v, kind))
+                for end, start in zip(ends, (right, second), strict=True)
+            ]
+            sums[i, v] = cgutils.alloca_once_value(builder, builder.add(*parts))
+    return sums
+
+
+def _multiply(
+    builder: Any, lanes: Lanes, rows: int, a: Any, b: Any, steps: Any, sums: Any
+) -> None:
+    bytes_of_b = lanes.width * lanes.group
     with cgutils.for_range(builder, steps) as loop:
         for part in range(UNROLL):
             step = builder.add(builder.mul(loop.index, I64(UNROLL)), I64(part))
-            from_a = builder.mul(step, I64(4 * rows))
-            from_b = builder.mul(step, I64(lanes.vectors * bytes_of_b))
+            from_a = builder.add(a, builder.mul(step, I64(4 * rows)))
+            from_b = builder.add(b, builder.mul(step, I64(lanes.vectors * bytes_of_b)))
             columns = [
-                lanes.load_b(builder, builder.add(b, from_b), v * bytes_of_b)
-                for v in range(lanes.vectors)
+                lanes.load_b(builder, from_b, v * bytes_of_b) for v in range(lanes.vectors)
             ]
             for i in range(rows):
-                one = load(builder, builder.add(a, from_a), 4 * i, I32)
-                row = broadcast(builder, one, lanes.width)
+                row = broadcast(builder, load(builder, from_a, 4 * i, I32), lanes.width)
                 for v, column in enumerate(columns):
                     place = sums[i, v]
                     builder.store(lanes.dot(builder, builder.load(place), row, column), place)
-    for at, place in enumerate(places):
-        store(builder, builder.load(sums[place]), c, 4 * lanes.width * at)
-
