@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-def lay_out(words: Array) -> Array:
+def lay_out(words: Array, path: str) -> Array:
     """As they are: uint64 [N, words]."""
     return words
 
