@@ -27,7 +27,7 @@ class SignMatrix:
     path: str
     rows: int
     columns: int
-    data: Array
+    data: tuple[Array, ...]
 
 
 def pack_signs(x: Array) -> Array:

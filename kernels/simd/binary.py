@@ -31,23 +31,25 @@ Array = npt.NDArray[Any]
 
 _VECTORS = 4  # of 32 columns in a panel
 _WIDE = 32 * _VECTORS
+_FEW = 4  # rows, for which taking bytes apart into nibbles does not pay
 _MOST = 31  # bytes of K, each counting 8 at most, in a sum of 8 bits
 
 
-def lay_out(words: Array, path: str) -> Array:
-    """Bytes [panels, K / 8, 128 columns] of words, uint64 [N, W]; words as they are on AVX-512."""
+def lay_out(words: Array, path: str) -> tuple[Array, ...]:
+    """Words as they are, uint64 [N, W], and on AVX2 their bytes [panels, K / 8, 128 columns] too."""
     if path != "avx2":
         return words_of_64.lay_out(words, path)
     rows = words.shape[0]
     raw = words.astype("<u8", copy=False).view(np.uint8)
     full = np.zeros((-(-rows // _WIDE) * _WIDE, raw.shape[1]), np.uint8)
     full[:rows] = raw
-    return np.ascontiguousarray(full.reshape(-1, _WIDE, raw.shape[1]).transpose(0, 2, 1))
+    turned = full.reshape(-1, _WIDE, raw.shape[1]).transpose(0, 2, 1)
+    return words, np.ascontiguousarray(turned)
 
 
 def product(a: Array, b: "SignMatrix", out: Array, threads: int) -> None:
     """Fill `out`, int32 [M, N], from a, uint64 [M, words]."""
-    if b.path != "avx2":
+    if b.path != "avx2" or len(a) < _FEW:
         words_of_64.product(a, b, out, threads)
         return
     raw = a.astype("<u8", copy=False).view(np.uint8)
@@ -55,22 +57,21 @@ def product(a: Array, b: "SignMatrix", out: Array, threads: int) -> None:
     places[..., 0] = raw << np.uint8(4)
     places[..., 1] = raw & np.uint8(0xF0)
     nibbles = np.arange(16, dtype=np.uint8)
-    tables = np.bitwise_count(nibbles[:, None] ^ nibbles).astype(np.uint8)
-    loop = _loop()
+    differ = np.unpackbits((nibbles[:, None] ^ nibbles)[..., None], axis=-1)
+    tables = differ.sum(-1, dtype=np.uint8)
+    loop, panels = _loop(), b.data[1]
 
     def job(start: int, stop: int) -> None:
-        loop(places, tables, b.data, b.columns, start, stop, out)
+        loop(places, tables, panels, b.columns, start, stop, out)
 
-    spread(job, len(b.data), 1, threads)
+    spread(job, len(panels), 1, threads)
 
 
 def _look_up(rows: int) -> Any:
     """f(places, line, tables, w, steps, c): counts of `rows` rows and a panel, added to c."""
 
     @intrinsic
-    def count(
-        typing: Any, places: Any, line: Any, tables: Any, w: Any, steps: Any, c: Any
-    ) -> Any:
+    def count(typing: Any, places: Any, line: Any, tables: Any, w: Any, steps: Any, c: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _emit(builder, rows, *arguments)
             return context.get_dummy_value()

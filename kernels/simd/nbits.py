@@ -46,9 +46,7 @@ def lay_out(codes: "BlockCodes", path: str) -> tuple[Array, ...]:
     return (out, *spread_out)
 
 
-def product(
-    x: Array, x_scales: Array, weights: "BlockMatrix", out: Array, threads: int
-) -> None:
+def product(x: Array, x_scales: Array, weights: "BlockMatrix", out: Array, threads: int) -> None:
     """Fill `out`, float32 [M, N], at level 4 from x, int8 [M, blocks * block_size]."""
     codes, (w, s, z) = weights.codes, weights.data
     blocks, size = codes.blocks, codes.block_size

@@ -70,18 +70,14 @@ def _start(builder: Any, lanes: Lanes, rows: int, left: Any, right: Any, next: A
     return sums
 
 
-def _multiply(
-    builder: Any, lanes: Lanes, rows: int, a: Any, b: Any, steps: Any, sums: Any
-) -> None:
+def _multiply(builder: Any, lanes: Lanes, rows: int, a: Any, b: Any, steps: Any, sums: Any) -> None:
     bytes_of_b = lanes.width * lanes.group
     with cgutils.for_range(builder, steps) as loop:
         for part in range(UNROLL):
             step = builder.add(builder.mul(loop.index, I64(UNROLL)), I64(part))
             from_a = builder.add(a, builder.mul(step, I64(4 * rows)))
             from_b = builder.add(b, builder.mul(step, I64(lanes.vectors * bytes_of_b)))
-            columns = [
-                lanes.load_b(builder, from_b, v * bytes_of_b) for v in range(lanes.vectors)
-            ]
+            columns = [lanes.load_b(builder, from_b, v * bytes_of_b) for v in range(lanes.vectors)]
             for i in range(rows):
                 row = broadcast(builder, load(builder, from_a, 4 * i, I32), lanes.width)
                 for v, column in enumerate(columns):
