@@ -1,10 +1,11 @@
 """Signs on AVX2, four products in a look-up: vpshufb.
 
-    table[a][w] = popcount(a xor w), 16 bytes for each nibble a     counts += table[a_i][w of 32 columns]
+    table[a][w] = popcount(a xor w)             counts[i, 32 columns] += table[a_i][w of 32 columns]
 
-One look-up gives 4 products of 32 columns, twice what counting the bits of words does there. Sums of
-bytes are moved to 32 bits before they could overflow, after 31 bytes of K. With AVX-512 the
-compiler makes vpopcntq of the plain loops, which is better still.
+A table is 16 bytes, one for each nibble a. A look-up gives 4 products of 32 columns, twice what
+counting the bits of words does there. Sums of bytes are moved to 32 bits before they could
+overflow, after 31 bytes of K. With AVX-512 the compiler makes vpopcntq of the plain loops, which is
+better still.
 
 Source: the table is that of Mula, Kurz, Lemire, Faster Population Counts Using AVX2 Instructions.
 """
@@ -36,7 +37,7 @@ _MOST = 31  # bytes of K, each counting 8 at most, in a sum of 8 bits
 
 
 def lay_out(words: Array, path: str) -> tuple[Array, ...]:
-    """Words as they are, uint64 [N, W], and on AVX2 their bytes [panels, K / 8, 128 columns] too."""
+    """Words as they are, uint64 [N, W], and on AVX2 also as bytes [panels, K / 8, 128 columns]."""
     if path != "avx2":
         return words_of_64.lay_out(words, path)
     rows = words.shape[0]

@@ -27,7 +27,7 @@ _ROWS = 6  # of the largest tile
 
 
 def lay_out(b: Array, path: str, saturate: bool) -> tuple[str, Array]:
-    """Kind of lanes, and B, int8 [K, N], as [panels, steps, columns, group], filled up with zeros."""
+    """Kind of lanes, and B, int8 [K, N], as [panels, steps, columns, group], the rest zeros."""
     kind = "bytes"
     if path == "avx512vnni" and saturate:
         kind = "saturating"

@@ -91,7 +91,7 @@ def integer_tile(small: Small, bits: int, rows: int, chunk: int, even: bool) -> 
         typing: Any, x: Any, t: Any, w: Any, s: Any, z: Any, blocks: Any, chunks: Any, c: Any
     ) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            _integer(builder, small, bits, rows, chunk, even, *arguments)
+            emit(builder, small, bits, rows, chunk, even, *arguments)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 8), build
@@ -99,7 +99,7 @@ def integer_tile(small: Small, bits: int, rows: int, chunk: int, even: bool) -> 
     return multiply
 
 
-def _integer(
+def emit(
     builder: Any,
     small: Small,
     bits: int,
@@ -115,6 +115,7 @@ def _integer(
     chunks: Any,
     c: Any,
 ) -> None:
+    """Write the instructions of an integer tile where `builder` stands."""
     floats, ints = vector(F32, small.width), vector(I32, small.width)
     places = [(i, v) for i in range(rows) for v in range(small.vectors)]
     zero = ir.Constant(floats, None)

@@ -41,8 +41,8 @@ _LANES = {"avx2": 8, "avx512vnni": 16}
 def lay_out(
     indptr: Array, indices: Array, blocks: Array, columns: int, path: str
 ) -> tuple[Array, ...]:
-    """Starts uint64 [blocks of columns, N + 1], indices uint8 and values float32, block by block."""
-    count, height, width = blocks.shape
+    """Starts uint64 [blocks of columns, N + 1], indices uint8, values float32, block by block."""
+    _, height, width = blocks.shape
     rows = (len(indptr) - 1) * height
     across = -(-columns // _BLOCK)
     of_block = np.repeat(np.arange(len(indptr) - 1), np.diff(indptr))

@@ -21,8 +21,8 @@ UNROLL = 2  # steps of K in the body of the loop; packed operands are filled up 
 def tile(lanes: Lanes, rows: int) -> Any:
     """f(a, b, steps, left, right, next, c, line): all but the steps are addresses or bytes.
 
-    `steps`: K / (group * UNROLL). `left`: two integers for each row, `right` and `right + next`: one
-    for each column; rows of C are `line` apart.
+    `steps`: K / (group * UNROLL). `left`: two integers for each row, `right` and `right + next`:
+    one for each column; rows of C are `line` apart.
     """
 
     @intrinsic
@@ -38,17 +38,33 @@ def tile(lanes: Lanes, rows: int) -> Any:
         line: Any,
     ) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            a, b, steps, *corrections, c, line = arguments
-            sums = _start(builder, lanes, rows, *corrections)
-            _multiply(builder, lanes, rows, a, b, steps, sums)
-            for (i, v), place in sums.items():
-                row = builder.add(c, builder.mul(line, I64(i)))
-                store(builder, builder.load(place), row, 4 * lanes.width * v)
+            emit(builder, lanes, rows, *arguments)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 8), build
 
     return multiply
+
+
+def emit(
+    builder: Any,
+    lanes: Lanes,
+    rows: int,
+    a: Any,
+    b: Any,
+    steps: Any,
+    left: Any,
+    right: Any,
+    next: Any,
+    c: Any,
+    line: Any,
+) -> None:
+    """Write the instructions of a tile where `builder` stands."""
+    sums = _start(builder, lanes, rows, left, right, next)
+    _multiply(builder, lanes, rows, a, b, steps, sums)
+    for (i, v), place in sums.items():
+        row = builder.add(c, builder.mul(line, I64(i)))
+        store(builder, builder.load(place), row, 4 * lanes.width * v)
 
 
 def _start(builder: Any, lanes: Lanes, rows: int, left: Any, right: Any, next: Any) -> Any:
