@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_compress.ir.graph.elements import Array, dims, element_type, type_name
+from onnx_compress.ir.graph.elements import Array, dims, element_type, np_dtype, type_name
 from onnx_compress.ir.graph.folded import Folded
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
@@ -38,7 +38,8 @@ class Effective:
     `node`, `slot`: who reads it, or its codes. `end`: the value that stands for what the plain
     operator would give. `decode(None)` gives the numbers as that operator would read them, columns
     x rows for products, and None where that cannot be told; `decode(a)` those for other codes.
-    `codes`: the stored tensor of them; None where there are none, or they are packed.
+    `codes`: the stored tensor of them. `scales`: what one step of the codes is worth, element by
+    element; None where codes have no steps.
     """
 
     node: Node
@@ -46,7 +47,7 @@ class Effective:
     end: Value
     decode: Callable[[Array | None], Array | None]
     codes: Value | None
-    linear: bool
+    scales: Callable[[], Array | None]
 
     @property
     def name(self) -> str:
@@ -62,14 +63,9 @@ class Effective:
         """The weight as the plain operator would read it."""
         return self.decode(None)
 
-    def steps(self, model: Model) -> Array | None:
-        """What one step of the codes is worth, element by element; None where codes have none."""
-        codes = model.constant(self.codes) if self.linear else None
-        if codes is None or not np.dtype(codes.dtype).name.lstrip("u").startswith("int"):
-            return None
-        zero = self.decode(np.zeros_like(codes))
-        one = self.decode(np.ones_like(codes))
-        return None if one is None or zero is None else np.abs(one - zero)
+    def steps(self) -> Array | None:
+        """What one step of the codes is worth; None where they have none."""
+        return self.scales()
 
 
 def effective(model: Model, graphs: list[Graph] | None = None) -> list[Effective]:
@@ -109,7 +105,25 @@ def _plain(model: Model, node: Node, folded: Folded) -> Iterator[Effective]:
         if shape is not None and isinstance(read(node, shape), No):
             continue
         codes, linear = _codes(model, value)
-        yield Effective(node, slot, node.output, _operand(model, value, codes), codes, linear)
+        decode = _operand(model, value, codes)
+        steps = _steps(model, codes if linear else None, decode)
+        yield Effective(node, slot, node.output, decode, codes, steps)
+
+
+def _steps(
+    model: Model, codes: Value | None, decode: Callable[[Array | None], Array | None]
+) -> Callable[[], Array | None]:
+    """Of codes that are decoded linearly: what ones are decoded to, less what zeros are."""
+
+    def steps() -> Array | None:
+        tensor = model.tensor(codes)
+        if tensor is None or "INT" not in type_name(element_type(tensor)):
+            return None
+        zeros = np.zeros(dims(tensor), np_dtype(element_type(tensor)))
+        low, high = decode(zeros), decode(np.ones_like(zeros))
+        return None if low is None or high is None else np.abs(high - low)
+
+    return steps
 
 
 def _operand(
@@ -167,7 +181,7 @@ def _picked(model: Model, node: Node) -> Effective | None:
         replaced = {table: other} if table is not None and other is not None else {}
         return Folded(model, {**given, **replaced}).array(end)
 
-    return Effective(node, 0, end, decode, table, True)
+    return Effective(node, 0, end, decode, table, _steps(model, table, decode))
 
 
 def _followed(value: Value, ops: tuple[str, ...], folded: Folded) -> Value:
@@ -203,7 +217,7 @@ def _integer_product(model: Model, node: Node, folded: Folded) -> Iterator[Effec
         wide = array.astype(np.int32) - (0 if shift is None else shift.astype(np.int32))
         return Folded(model, {**one, acc: wide}).array(end)
 
-    yield Effective(node, 1, end, decode, codes, True)
+    yield Effective(node, 1, end, decode, codes, _steps(model, codes, decode))
 
 
 def _input_scale(value: Value | None) -> Value | None:
@@ -237,7 +251,7 @@ def _integer_convolution(model: Model, node: Node, folded: Folded) -> Iterator[E
         shift = None if zero is None else folded.array(zero)
         return _affine(model, codes, shift, factor, rows, other)
 
-    yield Effective(node, 1, end, decode, codes, True)
+    yield Effective(node, 1, end, decode, codes, _steps(model, codes, decode))
 
 
 def _affine(
@@ -286,7 +300,9 @@ class _Slots:
                 wide = wide - shift.astype(np.int32).reshape(place)
             return np.asarray(wide.astype(np.float32) * factor.reshape(place))
 
-        yield Effective(node, self.codes, node.output, decode, codes, True)
+        yield Effective(
+            node, self.codes, node.output, decode, codes, _steps(model, codes, decode)
+        )
 
 
 # ------------------------------------------------------------------------------------ packed bits
@@ -307,7 +323,15 @@ def _blocks(model: Model, node: Node, folded: Folded) -> Iterator[Effective]:
         flat = wide.reshape(len(wide), -1)[:, : node.attribute("K")]
         return np.asarray(flat.T)
 
-    yield Effective(node, 1, node.output, decode, None, False)
+    def steps() -> Array | None:
+        scale = folded.array(node.input(2))
+        if scale is None:
+            return None
+        block, inner = node.attribute("block_size", 32), node.attribute("K")
+        wide = scale.reshape(node.attribute("N"), -1).astype(np.float32)
+        return np.asarray(np.repeat(wide, block, 1)[:, :inner].T)
+
+    yield Effective(node, 1, node.output, decode, value, steps)
 
 
 def _picked_blocks(model: Model, node: Node, folded: Folded) -> Iterator[Effective]:
@@ -323,7 +347,15 @@ def _picked_blocks(model: Model, node: Node, folded: Folded) -> Iterator[Effecti
             return None
         return picked_rows(node, codes, scale, zero)
 
-    yield Effective(node, 0, node.output, decode, None, False)
+    def steps() -> Array | None:
+        scale, table = folded.array(scales), decode(None)
+        if scale is None or table is None:
+            return None
+        axis, block = node.attribute("quantize_axis", 1), node.attribute("block_size", 128)
+        places = tuple(slice(0, size) for size in table.shape)
+        return np.asarray(np.repeat(scale.astype(np.float32), block, axis)[places])
+
+    yield Effective(node, 0, node.output, decode, data, steps)
 
 
 def picked_rows(node: Node, codes: Array, scale: Array, zero: Array | None) -> Array:

@@ -116,7 +116,7 @@ def _problem(socket: _Socket, stored: Array, weight: Weight, made: list[Node]) -
         got = found.numbers()
         if got is not None:
             turned, exact = _as_product(use, expected)
-            return _difference(turned, got, found.steps(model), exact)
+            return _difference(turned, got, found.steps(), exact)
     return _by_identity(socket, expected, weight, end)
 
 

@@ -19,12 +19,16 @@ class Severity(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """`level`: which check; `where`: the weight, node or output."""
+    """`level`: which check; `where`: the weight, node or output.
+
+    `is_limit`: it says that the error is above what was allowed, not that anything is amiss.
+    """
 
     level: str
     severity: Severity
     where: str
     text: str
+    is_limit: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}: {self.text}" if self.where else self.text
