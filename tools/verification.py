@@ -96,8 +96,9 @@ def verify(
     """
     if max_error is not None and not max_error >= 0:
         raise OptionError(f"--max-error cannot be {max_error}", "give a number from 0 on")
-    if threads is not None and threads < 1 or seed < 0:
-        raise OptionError("--threads and --seed are whole numbers", "see onnx-compress verify --help")
+    if (threads is not None and threads < 1) or seed < 0:
+        hint = "see onnx-compress verify --help"
+        raise OptionError("--threads and --seed are whole numbers", hint)
     with ExitStack() as stack:
         stack.enter_context(np.errstate(all="ignore"))
         stack.enter_context(limits.custom_operators([Path(p).absolute() for p in custom_ops]))
@@ -135,7 +136,8 @@ def _verified(
     def progress(what: str, done: int, total: int) -> None:
         emit(Event("progress" if total else "stage", what, done, total))
 
-    subject = Subject((before, _cleaned(before, feeds[0])), after, path, reference, max_error, layers)
+    bases = before, _cleaned(before, feeds[0])
+    subject = Subject(bases, after, path, reference, max_error, layers)
     levels = subject.levels(progress)
     seconds = time.perf_counter() - start
     return replace(base, levels=levels, findings=levels.findings, seconds=seconds)

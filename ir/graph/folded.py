@@ -14,7 +14,6 @@ import numpy as np
 
 from onnx_compress.ir.graph.document import DEFAULT_DOMAINS
 from onnx_compress.ir.graph.elements import Array, np_dtype
-from onnx_compress.ir.graph.evaluate import evaluate
 from onnx_compress.ir.graph.fixed import RANDOM
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.view import Node, Value
@@ -110,6 +109,8 @@ def _evaluated(model: Model, node: Node, inputs: list[Array | None]) -> list[Arr
             return None
     if node.proto.domain not in DEFAULT_DOMAINS:
         return None
+    from onnx_compress.ir.graph.evaluate import evaluate  # onnx.reference is slow to import
+
     return evaluate(model, node, inputs)
 
 

@@ -1,6 +1,6 @@
 """Opened: operands that are stored become inputs, so that one session runs with any numbers there.
 
-    MatMul(x, W)   ->   MatMul(x, w)        w a new input of the model
+MatMul(x, W)   ->   MatMul(x, w)        w a new input of the model
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,9 @@ from onnx_compress.ir.graph.view import Node, Value
 Place = tuple[Node, int]
 
 
-def opened(model: Model, places: Sequence[Place], arrays: Sequence[Array]) -> tuple[Model, list[str]]:
+def opened(
+    model: Model, places: Sequence[Place], arrays: Sequence[Array]
+) -> tuple[Model, list[str]]:
     """A copy in which a node's operand is an input, for each place, and the names of these.
 
     `arrays`: such as will be given; shapes and types are taken from them.
@@ -41,5 +43,3 @@ def _info(name: str, array: Array) -> ValueInfoProto:
     for size in array.shape:
         kind.shape.dim.add(dim_value=size)
     return info
-
-

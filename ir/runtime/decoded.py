@@ -1,6 +1,6 @@
 """Weights as the runtime decodes them when it loads a model.
 
-    codes --Cast--> --Mul--> w          gives w, as the runtime has it
+codes --Cast--> --Mul--> w          gives w, as the runtime has it
 """
 
 from collections.abc import Iterator, Sequence

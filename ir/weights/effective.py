@@ -300,9 +300,7 @@ class _Slots:
                 wide = wide - shift.astype(np.int32).reshape(place)
             return np.asarray(wide.astype(np.float32) * factor.reshape(place))
 
-        yield Effective(
-            node, self.codes, node.output, decode, codes, _steps(model, codes, decode)
-        )
+        yield Effective(node, self.codes, node.output, decode, codes, _steps(model, codes, decode))
 
 
 # ------------------------------------------------------------------------------------ packed bits

@@ -1,6 +1,6 @@
 """Codes of MatMulNBits, spread out of their bytes.
 
-    packed [N, blocks, block_size * bits / 8]  ->  codes [N, blocks, block_size], the low bits first
+packed [N, blocks, block_size * bits / 8]  ->  codes [N, blocks, block_size], the low bits first
 """
 
 from collections.abc import Callable

@@ -1,7 +1,7 @@
 """How two models agree, output by output: beside the error, what an angle and the argmax say.
 
-    relative    |y - r| / |r|               cosine   y.r / |y||r|, of the worst sample
-    argmax      share of rows, along the last axis, whose largest element is the same
+relative    |y - r| / |r|               cosine   y.r / |y||r|, of the worst sample
+argmax      share of rows, along the last axis, whose largest element is the same
 """
 
 from dataclasses import dataclass

@@ -153,7 +153,7 @@ def _as_product(use: Use, expected: Array) -> tuple[Array, bool]:
 def _by_identity(socket: _Socket, expected: Array, weight: Weight, end: Value) -> str | None:
     """What the new nodes make of the identity, less what they make of zeros; or of all indices."""
     use, source = socket.use, socket.source
-    if source is None or expected.ndim != 2 and not use.gathered:
+    if source is None or (expected.ndim != 2 and not use.gathered):
         return None
     if use.gathered:
         axis = use.node.attribute("axis", 0) % expected.ndim

@@ -95,7 +95,9 @@ def executed(
     except CompressError as error:
         findings.append(Finding(LEVEL, Severity.WARNING, "", f"could not be watched: {error}"))
     rest = [node for node in known if node not in checks]
-    unseen = [NodeCheck(node.name, node.op, UNKNOWN, "did not run on these inputs") for node in rest]
+    unseen = [
+        NodeCheck(node.name, node.op, UNKNOWN, "did not run on these inputs") for node in rest
+    ]
     nodes = (*checks.values(), *unseen)
     findings += [_finding(check) for check in nodes if check.result in (SATURATED, WRONG)]
     strange = Counter(node.op for node in graph.nodes() if node.op in OTHERS - set(RECOMPUTED))

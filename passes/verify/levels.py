@@ -1,6 +1,6 @@
 """All checks of one compressed model against its original, in order; each says what it found.
 
-    file -> stored -> executed -> whole model -> layers
+file -> stored -> executed -> whole model -> layers
 """
 
 from collections.abc import Callable, Sequence

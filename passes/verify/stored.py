@@ -191,7 +191,9 @@ def _numbers(off: Array, rms: float) -> str:
         return ""
     place = list(map(int, wrong[0]))
     far = float(np.abs(off).max())
-    return f"{len(wrong)} numbers (the first at {place}) are up to {far:.0f} steps from the original"
+    return (
+        f"{len(wrong)} numbers (the first at {place}) are up to {far:.0f} steps from the original"
+    )
 
 
 def _without_steps(one: Array, other: Array) -> str:

@@ -1,8 +1,8 @@
 """Weights in blocks of few bits, recomputed.
 
-    MatMulNBits, float       x @ (q - z) s                            in float64
-    MatMulNBits, int8        sum over blocks  sx s sum (xq (q - z))   sx = max|x| / 127 a block
-    GatherBlockQuantized     (q - z) s of the rows picked
+MatMulNBits, float       x @ (q - z) s                            in float64
+MatMulNBits, int8        sum over blocks  sx s sum (xq (q - z))   sx = max|x| / 127 a block
+GatherBlockQuantized     (q - z) s of the rows picked
 """
 
 from collections.abc import Iterator

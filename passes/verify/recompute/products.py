@@ -1,9 +1,9 @@
 """Matrix products of bytes, recomputed.
 
-    MatMulInteger           sum (a - za)(b - zb)
-    DynamicQuantizeMatMul   f32(sum) (sx s)          x to bytes as DynamicQuantizeLinear does it
-    MatMulIntegerToFloat    f32(sum) (sa s) + bias
-    QLinearMatMul, QGemm    clip(rint(f32(sum) f32(f32(sa sb) / sy)) + zy)
+MatMulInteger           sum (a - za)(b - zb)
+DynamicQuantizeMatMul   f32(sum) (sx s)          x to bytes as DynamicQuantizeLinear does it
+MatMulIntegerToFloat    f32(sum) (sa s) + bias
+QLinearMatMul, QGemm    clip(rint(f32(sum) f32(f32(sa sb) / sy)) + zy)
 """
 
 from collections.abc import Callable, Iterator

@@ -1,8 +1,8 @@
 """Floats to bytes and back, recomputed.
 
-    QuantizeLinear           clip(rint(x / s) + z)          a division, half to even
-    DynamicQuantizeLinear    s = f32((max - min) / 255), z = rint(-min / s), both with 0 in range
-    DequantizeLinear         f32(q - z) s
+QuantizeLinear           clip(rint(x / s) + z)          a division, half to even
+DynamicQuantizeLinear    s = f32((max - min) / 255), z = rint(-min / s), both with 0 in range
+DequantizeLinear         f32(q - z) s
 """
 
 from collections.abc import Iterator
