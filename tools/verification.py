@@ -50,7 +50,7 @@ class Verification:
 
     @property
     def verdict(self) -> str:
-        """sound, suspect or wrong; worse where nothing is amiss but the error is above its limit."""
+        """sound, suspect or wrong; worse where only the error is above its limit."""
         rest = [finding for finding in self.findings if not finding.is_limit]
         found = verdict(rest)
         return "worse" if found == "sound" and len(rest) < len(self.findings) else found

@@ -134,7 +134,7 @@ def _transpose(node: Node, inputs: list[Any]) -> Array:
 def _gather(node: Node, inputs: list[Any]) -> Array:
     table, ids = inputs
     axis = node.attribute("axis", 0)
-    return np.take(table, np.where(ids < 0, ids + table.shape[axis], ids), axis)
+    return np.asarray(np.take(table, np.where(ids < 0, ids + table.shape[axis], ids), axis))
 
 
 def _scatter(node: Node, inputs: list[Any]) -> Array:

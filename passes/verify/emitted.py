@@ -48,8 +48,9 @@ def emit(form: Form, weight: Weight) -> tuple[str, ...]:
         if problem is None:
             unread.append(socket.use.node.name)
         elif problem:
+            what = f"the form {form.name} of {weight.name} was not written as it was chosen"
             raise VerificationError(
-                f"the form {form.name} of {weight.name} was not written as it was chosen: {problem}",
+                f"{what}: {problem}",
                 "this is a bug of this tool, or of the form's package; report it with the model",
                 socket.name,
             )

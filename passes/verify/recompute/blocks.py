@@ -1,11 +1,11 @@
 """Weights in blocks of few bits, recomputed.
 
-MatMulNBits, float       x @ (q - z) s                            in float64
+MatMulNBits, float       x @ (q - z) s
 MatMulNBits, int8        sum over blocks  sx s sum (xq (q - z))   sx = max|x| / 127 a block
 GatherBlockQuantized     (q - z) s of the rows picked
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -13,13 +13,13 @@ from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.view import Node
 from onnx_compress.ir.weights.effective import picked_rows
 from onnx_compress.ir.weights.packed import unpacked
+from onnx_compress.kernels.nbits import block_codes, matmul_nbits
 from onnx_compress.passes.verify.recompute.way import Inputs, Way
 
 _INT8 = 4  # accuracy_level from which the input may be rounded to bytes
-_TOP = np.float32(127)
 
 
-def matmul_nbits(node: Node, inputs: Inputs) -> Iterator[Way]:
+def matmul_nbits_node(node: Node, inputs: Inputs) -> Iterator[Way]:
     """x, packed codes, scales, zero points, order of columns, bias.
 
     From accuracy level 4 on the runtime rounds x to bytes where it has a kernel for that, and
@@ -28,46 +28,39 @@ def matmul_nbits(node: Node, inputs: Inputs) -> Iterator[Way]:
     x, packed, scale, zero, order, bias = (*inputs, *(None,) * 6)[:6]
     if order is not None or x.dtype != np.float32:
         return
-    codes, scales, zeros = unpacked(node.attribute, packed, scale, zero)
     inner = int(node.attribute("K"))
-    wide = codes.astype(np.float64) - zeros[..., None]
-    shift = 0.0 if bias is None else bias.astype(np.float64)
-    rows = x.reshape(-1, inner)
-    shape = (*x.shape[:-1], len(codes))
-    level = int(node.attribute("accuracy_level", 0))
+    codes = block_codes(
+        packed,
+        scale,
+        zero,
+        bits=int(node.attribute("bits", 4)),
+        block_size=int(node.attribute("block_size", 32)),
+        columns=inner,
+    )
 
-    def in_float() -> Array:
-        flat = (wide * scales[..., None]).reshape(len(codes), -1)[:, :inner]
-        return np.asarray(rows.astype(np.float64) @ flat.T + shift).reshape(shape)
+    def at(level: int) -> Array:
+        return matmul_nbits(x, codes, accuracy_level=level, bias=bias)
 
-    def in_bytes() -> Array:
-        return np.asarray(_rounded(rows, wide, scales) + shift).reshape(shape)
+    summed = _summed(node, x, packed, scale, zero)
+    if int(node.attribute("accuracy_level", 0)) == _INT8:
+        yield Way((at(_INT8),), inner, summed=summed)
+        note = "in float: no kernel for bytes in this shape"
+        yield Way((at(0),), inner, note=note, summed=summed)
+    else:
+        yield Way((at(0),), inner, summed=summed)
+
+
+def _summed(
+    node: Node, x: Array, packed: Array, scale: Array, zero: Array | None
+) -> Callable[[], Array]:
+    """|x| @ |w|, when it is asked for."""
 
     def summed() -> Array:
-        flat = np.abs(wide * scales[..., None]).reshape(len(codes), -1)[:, :inner]
-        return np.asarray(np.abs(rows).astype(np.float64) @ flat.T).reshape(shape)
+        codes, scales, zeros = unpacked(node.attribute, packed, scale, zero)
+        wide = np.abs((codes - zeros[..., None]) * scales[..., None]).reshape(len(codes), -1)
+        return np.asarray(np.abs(x).astype(np.float64) @ wide[:, : x.shape[-1]].T)
 
-    if level == _INT8:
-        yield Way((in_bytes(),), inner, summed=summed)
-        note = "in float: no kernel for bytes in this shape"
-        yield Way((in_float(),), inner, note=note, summed=summed)
-    else:
-        yield Way((in_float(),), inner, summed=summed)
-
-
-def _rounded(x: Array, wide: Array, scales: Array) -> Array:
-    """[M, K] x [N, blocks, block_size]: float64 sums of the integer sums of blocks."""
-    blocks, size = wide.shape[1:]
-    padded = np.pad(x, ((0, 0), (0, blocks * size - x.shape[1]))).reshape(len(x), blocks, size)
-    top = np.abs(padded).max(2)
-    scale = (top / _TOP).astype(np.float32)
-    inverse = np.where(top > 0, _TOP / np.where(top > 0, top, 1), 0).astype(np.float32)
-    codes = np.rint(padded * inverse[..., None]).astype(np.float64)
-    out = np.zeros((len(x), len(wide)))
-    for at in range(blocks):
-        sums = codes[:, at] @ wide[:, at].T
-        out += sums * (scale[:, at, None].astype(np.float64) * scales[:, at].astype(np.float64))
-    return out
+    return summed
 
 
 def gather_block_quantized(node: Node, inputs: Inputs) -> Iterator[Way]:

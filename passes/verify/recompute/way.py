@@ -74,12 +74,12 @@ def _fit(expected: Array, got: Array, way: Way) -> Fit:
     far = np.abs(got.astype(np.float64) - reference)
     if not np.array_equal(np.isfinite(reference), np.isfinite(got)):
         return Fit(False, False, "NaN or infinity where there should be numbers, or the reverse")
-    most = float(np.nanmax(np.where(np.isfinite(reference), far, 0.0), initial=0.0))
+    largest = float(np.nanmax(np.where(np.isfinite(reference), far, 0.0), initial=0.0))
     coarse = float(np.finfo(got.dtype).eps) if got.dtype.itemsize < 4 else 0.0
     allowed = max(TOLERANCE, coarse) * size * max(1.0, sqrt(way.terms / _TERMS))
-    if most <= allowed or (way.summed is not None and _rounding(far, way.summed(), way.terms)):
+    if largest <= allowed or (way.summed is not None and _rounding(far, way.summed(), way.terms)):
         return Fit(True, False)
-    return Fit(False, False, f"by up to {most / max(size, 1e-300):.1e} of its size")
+    return Fit(False, False, f"by up to {largest / max(size, 1e-300):.1e} of its size")
 
 
 def _rounding(far: Array, summed: Array, terms: int) -> bool:
