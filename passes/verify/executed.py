@@ -11,7 +11,7 @@ decodes when it loads the model are decoded here, too, and compared bit for bit.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -27,7 +27,16 @@ from onnx_compress.passes.verify.finding import Finding, Severity
 from onnx_compress.passes.verify.recompute import OTHERS, RECOMPUTED, Fit, fit
 
 LEVEL = "executed"
-Watching = Callable[[Model, Sequence[Tap]], Watch]
+
+
+class Watched(Protocol):
+    """What runs a graph and shows values in it, as `Watch` does."""
+
+    def run_all(self, feeds: Sequence[Feed]) -> Iterator[tuple[list[Any], list[Seen]]]:
+        """Sample by sample: the outputs, and what was seen in each run of each graph."""
+
+
+Watching = Callable[[Model, Sequence[Tap]], Watched]
 EXACT, WITHIN, SATURATED, WRONG, UNKNOWN = "exact", "within", "saturated", "wrong", "unknown"
 _ORDER = (UNKNOWN, EXACT, WITHIN, SATURATED, WRONG)  # what is worse comes later
 
