@@ -13,14 +13,18 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnx_compress import compress
 from onnx_compress.bench.planted import emitted, executed, stored
 from onnx_compress.bench.planted.fault import Case, Outcome
 from onnx_compress.ir.errors import CompressError
-from onnx_compress.ir.graph import files
+from onnx_compress.ir.graph import digests, files, save
+from onnx_compress.ir.weights import find_weights
+from onnx_compress.ir.weights.forms import READERS, affine
+from onnx_compress.kernels.affine import quantize, symmetric_scale
+from onnx_compress.passes.verify.emitted import emit
 from onnx_compress.verification import verify
 
 PIPELINES = (
@@ -31,6 +35,7 @@ PIPELINES = (
     "prune(sparsity=0.3)",
 )
 CLASSES = {"stored": stored.plant, "emitted": emitted.plant, "executed": executed.plant}
+_SMALL = 256  # numbers of a weight
 _LARGEST = 100 << 20  # bytes of a model that faults are planted in
 
 
@@ -40,13 +45,13 @@ class Tally:
 
     found: Counter[str]
     missed: list[str]
+    planted: Counter[str] = field(default_factory=Counter)
 
 
 def cases(models: Sequence[Path], folder: Path, target: str | None = None) -> Iterator[Case]:
-    """Each model through each pipeline, on drawn inputs; those that it leaves as it was are left.
+    """Each model through each pipeline, and with all products read in each way.
 
-    `target`: what passes choose by; targets that do not fit the machine give forms that it would
-    not.
+    Nothing is made of what a pipeline leaves as it was. `target`: what passes choose by.
     """
     for path in models:
         for number, passes in enumerate(PIPELINES):
@@ -57,21 +62,49 @@ def cases(models: Sequence[Path], folder: Path, target: str | None = None) -> It
                 continue
             if not result.report.unchanged:
                 yield Case(path, out, passes)
+        for reader in ("dynamic", "dequantize"):
+            out = folder / f"{path.stem}.{reader}.onnx"
+            if _read_by(path, reader, out):
+                yield Case(path, out, f"all {reader}")
+
+
+def _read_by(path: Path, reader: str, out: Path) -> bool:
+    """Write a model whose products are all read in one way, at 7 bits; whether there are any."""
+    model = files.load(path)
+    if model.opset() < READERS[reader].minimum_opset:
+        return False
+    done = 0
+    for weight in find_weights(model):
+        if weight.dtype != "FLOAT" or weight.size < _SMALL:
+            continue
+        array = weight.array()
+        scale = symmetric_scale(array, weight.channel_axes, 7)
+        form = affine(weight, quantize(array, scale, 7), scale, {})
+        readers = {use: reader for use in weight.uses if READERS[reader].allows(use, form) is None}
+        if readers and len(readers) == len(weight.uses):
+            emit(replace(form, readers=readers), weight)
+            done += 1
+    if done:
+        digests.stamp(model)
+        save(model, out)
+    return bool(done)
 
 
 def planted(found: Sequence[Case], count: int, seed: int) -> Tally:
-    """Plant `count` faults of each class in turn over the cases, and look for each."""
+    """Plant `count` faults, the classes in turn, over the cases in turn, and look for each."""
     rng = random.Random(seed)
     tally = Tally(Counter(), [])
-    at = tries = 0
-    while at < count and tries < 20 * count:
-        name = [*CLASSES][at % len(CLASSES)]
-        case = found[tries % len(found)]
-        tries += 1
-        outcome = CLASSES[name](case, rng)
-        if outcome is None:
-            continue  # nothing to plant there, or nothing that shows
+    left = {name: list(found) for name in CLASSES}
+    at = 0
+    while sum(tally.planted.values()) < count and any(left.values()):
+        name = min((n for n in CLASSES if left[n]), key=lambda n: tally.planted[n])
+        case = left[name][at % len(left[name])]
         at += 1
+        outcome = CLASSES[name](case, rng)
+        if outcome is None:  # nothing to plant there, or nothing that shows
+            left[name].remove(case)
+            continue
+        tally.planted[name] += 1
         _count(tally, name, case, outcome)
     return tally
 
