@@ -141,4 +141,4 @@ def _places(
         sum(o * d * step for o, d, step in zip(offset, dilations, steps, strict=True))
         for offset in product(*map(range, kernel))
     ]
-    return np.asarray(corner)[:, None] + np.array(offsets)[None]
+    return np.asarray(np.asarray(corner)[:, None] + np.array(offsets)[None])

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from onnx_compress import compress
+from onnx_compress.bench.drawn import drawn
 from onnx_compress.bench.planted import emitted, executed, stored
 from onnx_compress.bench.planted.fault import Case, Outcome
 from onnx_compress.ir.errors import CompressError
@@ -25,6 +26,7 @@ from onnx_compress.ir.weights import find_weights
 from onnx_compress.ir.weights.forms import READERS, affine
 from onnx_compress.kernels.affine import quantize, symmetric_scale
 from onnx_compress.passes.verify.emitted import emit
+from onnx_compress.testing import models
 from onnx_compress.verification import verify
 
 PIPELINES = (
@@ -35,6 +37,7 @@ PIPELINES = (
     "prune(sparsity=0.3)",
 )
 CLASSES = {"stored": stored.plant, "emitted": emitted.plant, "executed": executed.plant}
+_DRAWS = 30  # models that are drawn for one that can be compressed
 _SMALL = 256  # numbers of a weight
 _LARGEST = 100 << 20  # bytes of a model that faults are planted in
 
@@ -48,12 +51,12 @@ class Tally:
     planted: Counter[str] = field(default_factory=Counter)
 
 
-def cases(models: Sequence[Path], folder: Path, target: str | None = None) -> Iterator[Case]:
+def cases(paths: Sequence[Path], folder: Path, target: str | None = None) -> Iterator[Case]:
     """Each model through each pipeline, and with all products read in each way.
 
     Nothing is made of what a pipeline leaves as it was. `target`: what passes choose by.
     """
-    for path in models:
+    for path in paths:
         for number, passes in enumerate(PIPELINES):
             out = folder / f"{path.stem}.{number}.onnx"
             try:
@@ -88,6 +91,24 @@ def _read_by(path: Path, reader: str, out: Path) -> bool:
         digests.stamp(model)
         save(model, out)
     return bool(done)
+
+
+def drawn_cases(count: int, folder: Path, target: str | None = None) -> Iterator[Case]:
+    """Models that were drawn, each through one of the pipelines in turn."""
+    number = 0
+    for at, proto in enumerate(drawn(models(subgraphs=True), _DRAWS * count)):
+        if number == count:
+            return
+        path, out = folder / f"drawn{at}.onnx", folder / f"drawn{at}.small.onnx"
+        path.write_bytes(proto.SerializeToString())
+        passes = PIPELINES[at % len(PIPELINES)]
+        try:
+            result = compress(path, passes, out=out, measure=False, verify=False, target=target)
+        except CompressError:
+            continue
+        if not result.report.unchanged:
+            number += 1
+            yield Case(path, out, passes)
 
 
 def planted(found: Sequence[Case], count: int, seed: int) -> Tally:
@@ -139,6 +160,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="a folder for compressed models")
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--sound", type=int, default=100)
+    parser.add_argument("--drawn", type=int, default=40, help="sound models that are drawn")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--target", help="what passes choose by; default: this processor")
     options = parser.parse_args()
@@ -149,8 +171,9 @@ def main() -> None:
     start = time.perf_counter()
     found = list(cases(chosen, options.work, options.target))
     print(f"{len(found)} compressed models, {time.perf_counter() - start:.0f} s", flush=True)
-    wrong = alarms(found, options.sound)
-    looked = min(len(found), options.sound)
+    sound = [*found, *drawn_cases(options.drawn, options.work, options.target)]
+    wrong = alarms(sound, options.sound)
+    looked = min(len(sound), options.sound)
     print(
         f"sound models: {looked}, each with and without digests; alarms: {len(wrong)}", flush=True
     )

@@ -102,7 +102,7 @@ def _exchange(array: Array, rng: Random) -> Array | None:
 
 
 def _double(array: Array, _: Random) -> Array | None:
-    return array * array.dtype.type(2)
+    return np.asarray(array * array.dtype.type(2))
 
 
 _CODES = {
