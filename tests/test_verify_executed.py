@@ -33,7 +33,7 @@ def test_the_runtime_gives_what_our_kernels_give(name):
 
 
 @pytest.mark.parametrize(
-    ("bits", "size", "level", "zeros"), product((2, 4, 8), (32, 64), (0, 4), (False, True))
+    ("bits", "size", "level", "zeros"), [*product((2, 4, 8), (32, 64), (0, 4), (False, True))]
 )
 def test_blocks_of_few_bits_are_within_rounding(bits, size, level, zeros):
     model, feed = blocks(bits, size, level, zeros)
@@ -128,11 +128,11 @@ def test_weights_that_are_decoded_at_load_are_compared():
 
 
 def test_nodes_in_branches_and_loops_are_recomputed():
-    text = """(int64 n, bool c, float[4,24] x) => (float y) {
+    text = """(int64 n, bool c, float[4,24] x) => (float[4,24] y) {
         l = Loop(n, , x) <body = b (int64 j, bool go, float[4,24] s) => (bool on, float[4,24] o) {
             on = Identity(go)  h = MatMul(s, w)  o = Tanh(h) }>
-        y = If (c) < then_branch = t () => (float a) { a = MatMul(l, v) },
-                     else_branch = e () => (float a) { a = Neg(l) }> }"""
+        y = If (c) < then_branch = t () => (float[4,24] a) { a = MatMul(l, v) },
+                     else_branch = e () => (float[4,24] a) { a = Neg(l) }> }"""
     model = view(text, w=array(24, 24), v=array(24, 24))
     for weight in find_weights(model):
         coded(weight, "dynamic").emit(weight)

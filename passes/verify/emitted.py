@@ -115,7 +115,7 @@ def _problem(socket: _Socket, stored: Array, weight: Weight, made: list[Node]) -
         return None
     for found in _reading(end, made, weight):
         got = found.numbers()
-        if got is not None:
+        if got is not None and got.size == expected.size:
             turned, exact = _as_product(use, expected)
             return _difference(turned, got, found.steps(), exact)
     return _by_identity(socket, expected, weight, end)

@@ -27,6 +27,7 @@ from onnx_compress.passes.verify.stored import StoredWeights
 from onnx_compress.passes.verify.whole import WholeModel
 
 _WATCHED = 2  # samples that nodes are recomputed on
+_UNLIKE = 0.3  # relative error of a weight that may be that of another
 T = TypeVar("T")
 Progress = Callable[[str, int, int], None]
 
@@ -97,7 +98,7 @@ class Subject:
         for base in self.bases[::-1]:
             one = stored.stored(base, self.compressed, _about(progress, "weights"))
             found.append((one, base))
-            if not any(finding.severity == Severity.SUSPECT for finding in one.findings):
+            if _near(one):
                 break
         return min(found, key=lambda pair: _distance(pair[0]))
 
@@ -122,6 +123,12 @@ class Subject:
     ) -> Contributions:
         told = _about(progress, "layers")
         return layers.contributions(base, kept.pairs, self.reference, macs, told)
+
+
+def _near(found: StoredWeights) -> bool:
+    """Whether weights look like those that they were compared with."""
+    suspect = any(finding.severity == Severity.SUSPECT for finding in found.findings)
+    return not suspect and all(weight.error < _UNLIKE for weight in found.weights)
 
 
 def _distance(found: StoredWeights) -> float:

@@ -23,10 +23,11 @@ from onnx_compress.passes.verify.pairs import Pair, expected, pairs
 LEVEL = "stored"
 _WEIGHT, _CHANNEL, _NUMBER = 1.0, 1.0, 6.0  # steps that are fine in any model
 _TIMES_WEIGHT, _TIMES_CHANNEL, _TIMES_NUMBER = 4.0, 6.0, 12.0  # of what is usual there
+_FEW = 1e-3  # share of numbers that stand out one by one
 _ENOUGH = 16  # numbers of a channel whose mean says something
 _PRUNED = 0.2  # share of zeros from which zeros were meant
 _HALF, _TINY = 2.0**-10, 1e-7  # relative error of float16, twice; what is too small for it
-_UNLIKE = 0.5  # cosine below which two weights have nothing to do with each other
+_LIKE = 0.3  # cosine that a weight has with what was made of it, whatever that was
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class WeightCheck:
 class StoredWeights:
     """`digests`: whether the file has any. `changed`: tensors that are not as they were written.
 
-    `unmatched`: operators whose weight is in another form than one matrix, or of a node that the
-    original has not.
+    `unmatched`: operators whose weight is of another size than the original's, or that the
+    original has not; or whose numbers cannot be told.
     """
 
     digests: bool
@@ -74,8 +75,10 @@ def stored(
         look = _look(pair)
         if look is not None:
             looks.append(look)
+        else:
+            rest.append(pair.compressed)
         progress(done + 1, len(found))
-    usual = float(np.median([look.rms for look in looks if look.rms is not None] or [0.0]))
+    usual = _low([look.rms for look in looks if look.rms is not None])
     findings = [_changed(name, compressed) for name in changed if name]
     for look in looks:
         text = look.suspicion(usual)
@@ -90,6 +93,11 @@ def stored(
     )
     names = tuple(weight.name for weight in rest)
     return StoredWeights(known, tuple(changed), checks, names, tuple(findings), tuple(found))
+
+
+def _low(numbers: list[float] | Array) -> float:
+    """What is usual, if no more than three in four are out of the usual: the lower quartile."""
+    return float(np.quantile(numbers, 0.25, method="lower")) if len(numbers) else 0.0
 
 
 def _changed(name: str, model: Model) -> Finding:
@@ -131,10 +139,11 @@ def _look(pair: Pair) -> _Look | None:
     operator = pair.compressed.node.op
     if want is None or got is None:
         return None
+    if want.size != got.size:
+        return None  # another weight: pruned channels, one of several factors
     if want.shape != got.shape:
         text = f"its shape is {list(got.shape)}, the original's {list(want.shape)}"
-        same = want.size == got.size
-        return _Look(pair, operator, float("inf"), None, text if same else "", text)
+        return _Look(pair, operator, float("inf"), None, text, "")
     one, other = want.astype(np.float32, copy=False), got.astype(np.float32, copy=False)
     if not np.isfinite(other).all() and np.isfinite(one).all():
         return _Look(pair, operator, float("inf"), None, "holds NaN or infinity", "")
@@ -147,7 +156,7 @@ def _look(pair: Pair) -> _Look | None:
         return _Look(pair, operator, error, None, _without_steps(one, other), "")
     off = _deviation(one, other, step)
     rms = float(np.sqrt(np.mean(off**2))) if off.size else 0.0
-    inner = _channels(off) or _numbers(off, rms)
+    inner = _unlike(one, other) or _numbers(off, rms)
     whole = diagnose(one, other, step) if rms > _WEIGHT else ""
     return _Look(pair, operator, error, rms, inner, whole)
 
@@ -172,23 +181,24 @@ def _channels(off: Array) -> str:
         if off.size // max(off.shape[axis], 1) < _ENOUGH or off.shape[axis] < 2:
             continue
         rms = np.sqrt(np.mean(off**2, axis=others))
-        limit = max(_CHANNEL, _TIMES_CHANNEL * float(np.median(rms)))
-        wrong = np.flatnonzero(rms > limit)
-        if 0 < len(wrong) <= off.shape[axis] // 2:
+        usual = _low(rms)
+        wrong = np.flatnonzero(rms > max(_CHANNEL, _TIMES_CHANNEL * usual))
+        if len(wrong):
             far = float(rms[wrong].max())
             named = ", ".join(map(str, wrong[:3])) + (", ..." if len(wrong) > 3 else "")
             return (
                 f"{len(wrong)} of {len(rms)} channels along axis {axis} ({named}) are up to "
-                f"{far:.1f} steps from the original, the others {np.median(rms):.2f}"
+                f"{far:.1f} steps from the original, the others {usual:.2f}"
             )
     return ""
 
 
 def _numbers(off: Array, rms: float) -> str:
+    """Single numbers that stand out; channels, where there are many."""
     limit = max(_NUMBER, _TIMES_NUMBER * rms)
     wrong = np.argwhere(np.abs(off) > limit)
-    if not len(wrong):
-        return ""
+    if not 0 < len(wrong) <= _FEW * off.size:
+        return _channels(off)
     place = list(map(int, wrong[0]))
     far = float(np.abs(off).max())
     return (
@@ -196,12 +206,19 @@ def _numbers(off: Array, rms: float) -> str:
     )
 
 
-def _without_steps(one: Array, other: Array) -> str:
-    """float16 must be near; plain numbers that are mostly the original's, all of them."""
+def _unlike(one: Array, other: Array) -> str:
     product = float(np.vdot(one, other)) / (float(np.linalg.norm(one)) or 1.0)
     cosine = product / (float(np.linalg.norm(other)) or 1.0)
-    if cosine < _UNLIKE:
-        return f"it does not look like the original's (cosine {cosine:.2f}): {diagnose(one, other)}"
+    if cosine >= _LIKE:
+        return ""
+    return f"it does not look like the original's (cosine {cosine:.2f}): {diagnose(one, other)}"
+
+
+def _without_steps(one: Array, other: Array) -> str:
+    """float16 must be near; plain numbers that are mostly the original's, all of them."""
+    text = _unlike(one, other)
+    if text:
+        return text
     zeros = other == 0
     kept = np.ones(one.shape, bool) if zeros.mean() <= _PRUNED else ~zeros
     far = np.abs(other - one) > _HALF * np.abs(one) + _TINY

@@ -27,6 +27,7 @@ RECOMPUTED: dict[str, Recompute] = {
     "ConvInteger": conv_integer_node,
     "QLinearMatMul": qlinear_matmul,
     "QLinearConv": qlinear_conv,
+    "com.microsoft.QLinearConv": qlinear_conv,
     "com.microsoft.QGemm": qgemm,
     "com.microsoft.MatMulIntegerToFloat": matmul_integer_to_float,
     "com.microsoft.DynamicQuantizeMatMul": dynamic_matmul,

@@ -27,16 +27,16 @@ def conv_integer_node(node: Node, inputs: Inputs) -> Iterator[Way]:
 
 
 def qlinear_conv(node: Node, inputs: Inputs) -> Iterator[Way]:
-    """x, sx, zx, w, sw, zw, sy, zy, bias (int32)."""
+    """x, sx, zx, w, sw, zw, sy, zy, bias (int32); the runtime's own one may hold channels last."""
     x, sx, zx, w, sw, zw, sy, zy, bias = (*inputs, None)[:9]
-    if node.attribute("channels_last", 0):
-        return
+    last = bool(node.attribute("channels_last", 0))
+    x = np.moveaxis(x, -1, 1) if last else x
     finish = requantizing(combined_scale(sx, sw, sy), zy, axis=1)
     shift = 0 if bias is None else bias.reshape(-1, *(1,) * (x.ndim - 2))
-    yield Way((finish(_sums(node, x, zx, w, zw) + shift),))
-    if may_saturate(x, w):
-        total = _sums(node, x, zx, w, zw, saturate=True) + shift
-        yield Way((finish(total),), note=SATURATED, warns=True)
+    for saturate in (False, True) if may_saturate(x, w) else (False,):
+        out = finish(_sums(node, x, zx, w, zw, saturate) + shift)
+        out = np.moveaxis(out, 1, -1) if last else out
+        yield Way((out,), note=SATURATED if saturate else "", warns=saturate)
 
 
 def _sums(

@@ -43,8 +43,6 @@ def _of_one(function: Callable[[Node, Any], Any]) -> Recompute:
 
     def row(node: Node, inputs: Inputs) -> Iterator[Way]:
         x, sx, zx, sy, zy = (*inputs, None)[:5]
-        if node.attribute("channels_last", 0):
-            return
         yield Way((_bytes(function(node, _float(x, sx, zx)), sy, zy, x.dtype),), steps=1)
 
     return row
@@ -58,8 +56,10 @@ def _leaky(node: Node, x: Array) -> Array:
     return np.where(x < 0, x * np.float32(node.attribute("alpha", 0.01)), x)
 
 
-def _pooled(_: Node, x: Array) -> Array:
-    return np.asarray(x.mean(axis=tuple(range(2, x.ndim)), keepdims=True, dtype=np.float64))
+def _pooled(node: Node, x: Array) -> Array:
+    start = 1 if node.attribute("channels_last", 0) else 2
+    axes = tuple(range(start, start + x.ndim - 2))
+    return np.asarray(x.mean(axis=axes, keepdims=True, dtype=np.float64))
 
 
 def _concatenated(node: Node, inputs: Inputs) -> Iterator[Way]:
