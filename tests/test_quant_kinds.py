@@ -147,7 +147,8 @@ def test_weights_take_fewer_bytes_and_outputs_stay_near(name, bits, smaller, all
     small, report = quant(proto, feed, bits=bits)
     assert report.modified
     assert proto.ByteSize() / small.ByteSize() > smaller
-    assert error(proto, small, feed) < allowed
+    # integer products take weights of 7 bits where pairs of products saturate
+    assert error(proto, small, feed) < allowed * (2 if targets.host().saturates else 1)
     assert list(small.graph.input) == list(proto.graph.input)
     assert list(small.graph.output) == list(proto.graph.output)
 

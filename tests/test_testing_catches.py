@@ -5,6 +5,7 @@ from functools import cache, partial
 
 import broken_functions as functions
 import broken_passes as passes
+import numpy as np
 import pytest
 from onnx import ModelProto
 
@@ -154,3 +155,24 @@ def test_models_that_the_reference_gives_other_shapes_for_are_not_compared_with_
     pool = "MaxPool <kernel_shape = [2, 2], pads = [0, 0, 1, 0], strides = [1, 1]>"
     text = f"g (float[1,1,3,1] x) => (float[1,1,3,1] y) {{ h = MatMul (x, W)  y = {pool} (h) }}"
     check_pass(Fold(), build(text, W=draw(1, 2)))
+
+
+def test_what_was_half_precision_is_compared_as_such_when_it_is_a_double():
+    """Without the Identity, ONNX Runtime casts the product before it is rounded."""
+    text = "p = MatMul (x, W)  i = Identity (p)  y = Cast <to = 11>(i)"
+    model = build(
+        f"g (float16[N,48] x) => (double[N,4] y) {{ {text} }}", W=draw(48, 4, dtype="float16")
+    )
+    check_pass(Fold(), model)
+
+
+def test_a_node_that_takes_over_the_output_of_another_keeps_its_own_documentation():
+    """The second Reshape does nothing; the first gives out y in its place."""
+    model = build(
+        "g (float[3,4,5] x) => (float[3,20] y) { h = Reshape (x, s)  y = Reshape (h, s) }",
+        s=np.array([3, 20]),
+    )
+    model.graph.node[0].name, model.graph.node[1].name = "first", "second"
+    model.graph.node[1].doc_string = "about the second"
+    trial = check_pass(Fold(), model)
+    assert [node.name for node in trial.result.graph.node] == ["first"]

@@ -19,6 +19,7 @@ from onnx import SparseTensorProto, TensorProto, numpy_helper
 from onnx_compress.ir.graph import elements, tensors
 from onnx_compress.ir.graph.document import Document
 from onnx_compress.ir.graph.elements import Tensor
+from onnx_compress.ir.graph.export import chunks, pieces
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import Storage
 from onnx_compress.ir.graph.view import Graph
@@ -69,6 +70,14 @@ def digests(model: Document) -> dict[str, str]:
         else:
             small.update(f"{name}\n{digest(tensor, model.storage)}\n".encode())
     return {**found, "": _text(small.digest())}
+
+
+def whole(model: Document) -> str:
+    """One digest, in hex, of all that a model is: of its file as it would be written."""
+    found = hashlib.sha256()
+    for chunk in chunks(pieces(model.skeleton()), model.storage):
+        found.update(chunk)
+    return found.hexdigest()
 
 
 def _stored(model: Document, graph: Graph, path: str) -> Iterator[tuple[str, Tensor]]:

@@ -130,8 +130,8 @@ class Session:
         for start in range(0, len(feeds), self.threads):
             jobs = [_Job(self, feed) for feed in feeds[start : start + self.threads]]
             try:
-                for job in jobs:
-                    yield job.outputs()
+                while jobs:  # what is given out is not held on to
+                    yield jobs.pop(0).outputs()
             finally:
                 for job in jobs:
                     job.end()

@@ -2,7 +2,7 @@
 
     x --> MatMul --> y          gives out x beside y
 
-Without optimizations, so nothing is fused away, and numbers do not depend on what is watched.
+Without optimizations nothing is fused away, and numbers do not depend on what is watched.
 Bodies of If, Loop and Scan are lifted into models of their own and run again on what they got.
 """
 
@@ -39,12 +39,17 @@ Seen = dict[Tap, Array]
 class Watch:
     """A model in the runtime, with taps."""
 
-    def __init__(self, model: Model, taps: Sequence[Tap], threads: int = 1) -> None:
+    def __init__(
+        self, model: Model, taps: Sequence[Tap], threads: int = 1, optimize: bool = False
+    ) -> None:
         """Load it. `threads`: samples that are run at a time.
+
+        `optimize`: let the runtime fuse what is not watched. It is faster, and equal taps give
+        equal numbers; others may differ in their last bits.
 
         Raises InvalidError, LoadError; UnsupportedError for taps in bodies of other operators.
         """
-        self.model, self.threads = model, threads
+        self.model, self.threads, self._optimize = model, threads, optimize
         self._inner = _by_owner(model.graph, taps)
         probe = clone(model)
         twins = dict(zip(model.graph.nodes, probe.graph.nodes, strict=True))
@@ -66,7 +71,7 @@ class Watch:
             probe.graph.outputs.append((needed[name], None))
             add_exit(needed[name], probe.graph)
         self._count = len(model.graph.outputs)
-        self._session = open_session(probe, threads, optimize=False)
+        self._session = open_session(probe, threads, optimize)
         self._bodies: dict[Any, Watch] = {}
 
     def run_all(self, feeds: Sequence[Feed]) -> Iterator[tuple[list[Any], list[Seen]]]:
@@ -74,13 +79,17 @@ class Watch:
 
         First of the main graph, then of each run of each body.
         """
-        for feed, results in zip(feeds, self._session.run_all(feeds), strict=True):
-            extra = dict(zip(self._given, results[self._count :], strict=True))
-            known = {**self._stored, **feed, **extra}
-            seen = [{tap: known[name] for tap, name in self._names.items()}]
-            for node in self._inner:
-                seen += self._replayed(node, known)
-            yield results[: self._count], seen
+        runs = self._session.run_all(feeds)
+        for feed in feeds:
+            yield self._seen(feed, next(runs))
+
+    def _seen(self, feed: Feed, results: list[Any]) -> tuple[list[Any], list[Seen]]:
+        extra = dict(zip(self._given, results[self._count :], strict=True))
+        known = {**self._stored, **feed, **extra}
+        seen = [{tap: known[name] for tap, name in self._names.items()}]
+        for node in self._inner:
+            seen += self._replayed(node, known)
+        return results[: self._count], seen
 
     def _replayed(self, node: Node, known: Mapping[str, Any]) -> list[Seen]:
         seen: list[Seen] = []
@@ -108,7 +117,7 @@ class Watch:
             twins = {_key(new): new for graph in model.graphs() for new in graph.nodes}
             inside = [tap for tap in self._inner[node] if body.encloses(tap.node.graph)]
             moved = {tap: Tap(twins[_key(tap.node)], tap.slot, tap.made) for tap in inside}
-            self._bodies[key] = Watch(model, list(moved.values()))
+            self._bodies[key] = Watch(model, list(moved.values()), optimize=self._optimize)
             self._bodies[key].back = {new: tap for tap, new in moved.items()}
         watch = self._bodies[key]
         feed = {value.name: array for value, array in given.items()}

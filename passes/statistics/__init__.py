@@ -5,6 +5,7 @@ from onnx_compress.passes.statistics.cross import CrossMoment
 from onnx_compress.passes.statistics.frequency import Frequency
 from onnx_compress.passes.statistics.histogram import Counts, Histogram
 from onnx_compress.passes.statistics.moment import Mean, Moment, Moments
+from onnx_compress.passes.statistics.request import Look
 from onnx_compress.passes.statistics.spread import Directions, Spread
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Directions",
     "Frequency",
     "Histogram",
+    "Look",
     "Mean",
     "Moment",
     "Moments",

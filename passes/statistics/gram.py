@@ -13,6 +13,8 @@ import numpy as np
 from onnx_compress.ir.graph.elements import Array
 
 _ROWS = 256
+_GROUPED = 32  # rows at a time of many groups
+_ONES = np.ones(_ROWS, np.float32)  # a product with them is the fastest sum
 
 
 class Gram:
@@ -45,7 +47,7 @@ class Gram:
         from scipy.linalg.lapack import ssfrk
 
         block = self._buffer[: self._filled]
-        self.total += block.sum(0, dtype=np.float64)
+        self.total += _ONES[: self._filled] @ block
         for place, packed in zip(self.places, self._packed, strict=True):
             part = np.asfortranarray(block[:, place].T)
             n, k = part.shape
@@ -73,19 +75,37 @@ def unpacked(packed: Array) -> Array:
 
 
 class GroupedGram:
-    """Of many groups of few columns: [G, K, K], in double precision, sample by sample."""
+    """Of many groups of few columns: [G, K, K], like one group, but whole."""
 
     def __init__(self, groups: int, columns: int) -> None:
-        self._sum = np.zeros((groups, columns, columns))
+        self._sum = np.zeros((groups, columns, columns), np.float32)
+        self._waiting: list[Array] = []
+        self._filled = 0
         self.rows, self.total = 0, np.zeros((groups, columns))
-        self.nbytes = self._sum.nbytes
+        self.nbytes = self._sum.nbytes + 4 * groups * _GROUPED * columns
 
     def add(self, rows: Array) -> None:
         """Rows [G, n, K]."""
-        self._sum += rows.transpose(0, 2, 1) @ rows
-        self.total += rows.sum(1, dtype=np.float64)
+        at = 0
+        while at < rows.shape[1]:
+            part = rows[:, at : at + _GROUPED - self._filled]
+            self._waiting.append(np.ascontiguousarray(part))
+            self._filled += part.shape[1]
+            at += part.shape[1]
+            if self._filled == _GROUPED:
+                self._flush()
         self.rows += rows.shape[1]
+
+    def _flush(self) -> None:
+        block = np.concatenate(self._waiting, axis=1)
+        turned = block.transpose(0, 2, 1)
+        self._sum += turned @ block
+        self.total += turned @ np.ones(block.shape[1], block.dtype)
+        self._waiting, self._filled = [], 0
 
     def mean(self) -> Array:
         """The mean outer products."""
-        return self._sum / max(self.rows, 1)
+        if self._filled:
+            self._flush()
+        self._sum /= max(self.rows, 1)
+        return self._sum

@@ -45,7 +45,7 @@ class Moments:
     def blocks(self, group: int = 0) -> list[Array]:
         """H of one group: one matrix [K, K], float64, or some along its diagonal if K is large."""
         if self.groups > 1:
-            return [self.stored[0][group]]
+            return [self.stored[0][group].astype(np.float64)]
         return [unpacked(packed) for packed in self.stored]
 
     def matrix(self, group: int = 0) -> Array:

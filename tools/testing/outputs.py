@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
+from onnx import ModelProto, TensorProto
 
 from onnx_compress.ir.graph import clone
 from onnx_compress.ir.graph.model import Model
@@ -13,6 +14,11 @@ from onnx_compress.ir.weights import find_weights
 _FACTOR = 8.0  # times what the random changes do
 _FLOOR = 4.0  # times the resolution of the type, relative to the largest number
 _SHAKEN = 2  # models
+_FLOATS = {
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+}
 _SHAPED = ("Resize", "Upsample")  # whose floats decide about shapes
 
 
@@ -42,8 +48,19 @@ def perturbed(model: Model, size: float, optimize: bool) -> Iterator[Session]:
         yield Session(trial, optimize=optimize)
 
 
-def compare(one: Any, other: Any, shaken: Sequence[Any]) -> str:
-    """What is wrong with `other` where `one` is right; "" if nothing is."""
+def resolution(model: ModelProto) -> float:
+    """Relative rounding of the coarsest float that a model takes or stores."""
+    found = {info.type.tensor_type.elem_type for info in model.graph.input}
+    found |= {tensor.data_type for tensor in model.graph.initializer}
+    return max((float(np.finfo(_FLOATS[kind]).eps) for kind in found & set(_FLOATS)), default=0.0)
+
+
+def compare(one: Any, other: Any, shaken: Sequence[Any], coarse: float = 0.0) -> str:
+    """What is wrong with `other` where `one` is right; "" if nothing is.
+
+    `coarse`: the resolution of the model, where it may be worse than that of the output: what was
+    half precision and is cast to double is no better than half precision.
+    """
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape or one.dtype != other.dtype:
         return f"{other.dtype} {list(other.shape)} where {one.dtype} {list(one.shape)} was"
@@ -57,7 +74,8 @@ def compare(one: Any, other: Any, shaken: Sequence[Any]) -> str:
     r, y = (np.where(known, found, 0).astype(np.float64) for found in (one, other))
     error = _norm(y - r)
     noise = max((_norm(np.where(known, found, 0) - r) for found in shaken), default=0.0)
-    floor = _FLOOR * float(np.finfo(one.dtype).eps) * np.abs(r).max(initial=0) * r.size**0.5
+    eps = max(float(np.finfo(one.dtype).eps), coarse)
+    floor = _FLOOR * eps * np.abs(r).max(initial=0) * r.size**0.5
     if error <= _FACTOR * noise + floor:
         return ""
     return f"the error is {error:.3g}, allowed are {_FACTOR * noise + floor:.3g} of {_norm(r):.3g}"
