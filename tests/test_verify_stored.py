@@ -72,6 +72,25 @@ def test_a_single_code_is_found_without_digests():
     assert "the first at [5, 7]" in finding.text
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda codes: np.clip(codes.astype(int) + 2, -128, 127).astype(np.int8), "+2.0 steps off"),
+        (lambda codes: np.rint(codes / 2).astype(np.int8), "about 0.5 times the original's"),
+    ],
+)
+def test_a_model_of_one_weight_has_no_others_to_compare_with(change, said):
+    original = view("(float[N,64] x) => (float y) { y = MatMul(x, w) }", w=array(64, 48))
+    small = clone(original)
+    (weight,) = find_weights(small)
+    coded(weight).emit(weight)
+    assert not stored(original, small).findings
+    value = next(v for v in small.graph.initializers if v.name == "w.q")
+    small.set_constant(value, change(small.constant(value)))
+    (finding,) = stored(original, small).findings
+    assert said in finding.text
+
+
 def test_a_small_tensor_that_is_no_weight_is_told_of_all_the_same():
     original, small = both("codec", stamped=True)
     small.add_constant(small.graph, np.zeros(3, np.float32), "new")

@@ -27,6 +27,8 @@ _FEW = 1e-3  # share of numbers that stand out one by one
 _ENOUGH = 16  # numbers of a channel whose mean says something
 _PRUNED = 0.2  # share of zeros from which zeros were meant
 _HALF, _TINY = 2.0**-10, 1e-7  # relative error of float16, twice; what is too small for it
+_SIDE = 0.75  # steps to one side, of all numbers
+_SMALLER, _LARGER = 0.7, 1.4  # what the decoded weight is times to be nearest to the original
 _LIKE = 0.3  # cosine that a weight has with what was made of it, whatever that was
 
 
@@ -156,7 +158,7 @@ def _look(pair: Pair) -> _Look | None:
         return _Look(pair, operator, error, None, _without_steps(one, other), "")
     off = _deviation(one, other, step)
     rms = float(np.sqrt(np.mean(off**2))) if off.size else 0.0
-    inner = _unlike(one, other) or _numbers(off, rms)
+    inner = _unlike(one, other) or _shifted(off) or _numbers(off, rms)
     whole = diagnose(one, other, step) if rms > _WEIGHT else ""
     return _Look(pair, operator, error, rms, inner, whole)
 
@@ -206,11 +208,23 @@ def _numbers(off: Array, rms: float) -> str:
     )
 
 
-def _unlike(one: Array, other: Array) -> str:
-    product = float(np.vdot(one, other)) / (float(np.linalg.norm(one)) or 1.0)
-    cosine = product / (float(np.linalg.norm(other)) or 1.0)
-    if cosine >= _LIKE:
+def _shifted(off: Array) -> str:
+    """Whether all numbers are off to the same side: rounding, and what makes up for it, is not."""
+    mean, spread = float(off.mean()), float(off.std())
+    if abs(mean) < max(_SIDE, 2 * spread):
         return ""
+    return f"all numbers are about {mean:+.1f} steps off, as with a wrong zero point"
+
+
+def _unlike(one: Array, other: Array) -> str:
+    """Another direction, or another size: pruning and binary codes keep both."""
+    product = float(np.vdot(one, other)) / (float(np.linalg.norm(one)) or 1.0)
+    size = float(np.linalg.norm(other)) or 1.0
+    cosine, factor = product / size, float(np.vdot(one, other)) / size**2
+    if cosine >= _LIKE:
+        if _SMALLER <= factor <= _LARGER:
+            return ""
+        return f"it is about {1 / factor:.2g} times the original's"
     return f"it does not look like the original's (cosine {cosine:.2f}): {diagnose(one, other)}"
 
 
