@@ -135,6 +135,17 @@ def test_halves_and_plain_numbers_that_were_changed_are_suspect():
         assert str(list(map(int, place))) in finding.text
 
 
+def test_plain_numbers_in_other_places_are_suspect():
+    """Smooth ones, so that they look much like those that they stand in for."""
+    slope = np.linspace(-1, 1, 64 * 48, dtype=np.float32).reshape(64, 48)
+    original = view("(float[N,64] x) => (float y) { y = MatMul(x, w) }", w=slope)
+    small = clone(original)
+    (value,) = small.graph.initializers
+    small.set_constant(value, np.roll(slope.reshape(-1), 1).reshape(64, 48))
+    (finding,) = stored(original, small).findings
+    assert "the same numbers in another order" in finding.text
+
+
 def test_weights_without_names_are_paired_by_their_place():
     original, small = both()
     for graph in (original, small):

@@ -237,7 +237,10 @@ def _without_steps(one: Array, other: Array) -> str:
     kept = np.ones(one.shape, bool) if zeros.mean() <= _PRUNED else ~zeros
     far = np.abs(other - one) > _HALF * np.abs(one) + _TINY
     wrong = np.argwhere(far & kept)
-    if not len(wrong) or len(wrong) > _PRUNED * max(int(kept.sum()), 1):
-        return ""  # none, or so many that they were fitted anew
+    if not len(wrong):
+        return ""
+    if len(wrong) > _PRUNED * max(int(kept.sum()), 1):  # fitted anew; or only put elsewhere
+        same = np.array_equal(np.sort(one, None), np.sort(other, None))
+        return diagnose(one, other) if same else ""
     place = list(map(int, wrong[0]))
     return f"{len(wrong)} numbers (the first at {place}) are not the original's, all others are"
