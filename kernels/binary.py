@@ -17,7 +17,7 @@ from onnx_compress.kernels.machine import paths
 
 Array = npt.NDArray[Any]
 
-_MODULES = {"portable": "loops", "avx2": "loops", "avx512vnni": "loops"}
+_MODULES = {"portable": "loops", "avx2": "simd", "avx512vnni": "simd"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class SignMatrix:
     path: str
     rows: int
     columns: int
-    data: Array
+    data: tuple[Array, ...]
 
 
 def pack_signs(x: Array) -> Array:
@@ -53,7 +53,7 @@ def prepare(words: Array, columns: int, *, path: str | None = None) -> SignMatri
     """Lay out B, uint64 [N, ceil(columns / 64)] of `pack_signs`, to be multiplied with often."""
     _check(words, columns)
     chosen = paths.select(path)
-    data = loops(chosen).lay_out(np.ascontiguousarray(words))
+    data = loops(chosen).lay_out(np.ascontiguousarray(words), chosen)
     return SignMatrix(chosen, words.shape[0], columns, data)
 
 

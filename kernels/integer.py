@@ -23,7 +23,7 @@ from onnx_compress.kernels.machine import paths
 
 Array = npt.NDArray[Any]
 
-_MODULES = {"portable": "loops", "avx2": "loops", "avx512vnni": "loops"}
+_MODULES = {"portable": "loops", "avx2": "simd", "avx512vnni": "simd"}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class IntegerMatrix:
     rows: int
     columns: int
     moved: int
-    data: Array
+    data: Any
     sums: Array
 
 
@@ -53,7 +53,7 @@ def prepare(b: Array, *, saturate: bool = False, path: str | None = None) -> Int
     moved = 128 if b.dtype == np.uint8 else 0
     saturate = saturate and not moved
     codes = (b ^ np.uint8(0x80)).view(np.int8) if moved else b
-    data = _loops(chosen).lay_out(codes, saturate)
+    data = _loops(chosen).lay_out(codes, chosen, saturate)
     sums = codes.sum(0, dtype=np.int32)
     return IntegerMatrix(chosen, saturate, b.shape[0], b.shape[1], moved, data, sums)
 
@@ -151,7 +151,7 @@ def _product(a: Array, b: IntegerMatrix, a_zero: Array, b_zero: Array, threads: 
     left[:, 1] = -a.sum(1, dtype=np.int32) if right[1].any() else 0
     out = np.empty((a.shape[0], b.columns), np.int32)
     if out.size:
-        _loops(b.path).product(a, b.data, left, right, out, b.saturate, threads)
+        _loops(b.path).product(a, b.data, left, right, out, b.path, threads)
     return out
 
 

@@ -129,6 +129,8 @@ def _bounds(dtype: Any, bits: int) -> tuple[np.float32, np.float32]:
 
 def _run(loop: Kernel, rows: Rows, x: Array, out: Array, threads: int, *more: Any) -> None:
     """A loop over rows, cut into pieces of rows, or of the only row."""
+    if not x.size:
+        return
     source, target = x.reshape(rows.rows, rows.length), out.reshape(rows.rows, rows.length)
     scale, zero = rows.scale, rows.zero_point
 
@@ -143,7 +145,7 @@ def _run(loop: Kernel, rows: Rows, x: Array, out: Array, threads: int, *more: An
 
     if rows.rows == 1:
         spread(within_row, rows.length, _GRAIN, threads)
-    elif rows.length:
+    else:
         spread(by_row, rows.rows, max(1, _GRAIN // rows.length), threads)
 
 

@@ -24,7 +24,7 @@ from onnx_compress.kernels.machine.compiled import kernel
 
 Array = npt.NDArray[Any]
 
-_MODULES = {"portable": "loops", "avx2": "loops", "avx512vnni": "loops"}
+_MODULES = {"portable": "loops", "avx2": "simd", "avx512vnni": "simd"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def block_codes(
 def prepare(codes: BlockCodes, *, path: str | None = None) -> BlockMatrix:
     """Lay out weights to be multiplied with often."""
     chosen = paths.select(path)
-    return BlockMatrix(chosen, codes, loops(chosen).lay_out(codes))
+    return BlockMatrix(chosen, codes, loops(chosen).lay_out(codes, chosen))
 
 
 def matmul_nbits(

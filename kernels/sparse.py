@@ -19,7 +19,7 @@ from onnx_compress.kernels.machine import paths
 
 Array = npt.NDArray[Any]
 
-_MODULES = {"portable": "loops", "avx2": "loops", "avx512vnni": "loops"}
+_MODULES = {"portable": "loops", "avx2": "simd", "avx512vnni": "simd"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def bsr(
         raise ValueError(f"an index is outside the {columns // width} columns of blocks")
     chosen = paths.select(path)
     data = loops(chosen).lay_out(
-        starts, np.asarray(indices), np.ascontiguousarray(blocks, np.float32), columns
+        starts, np.asarray(indices), np.ascontiguousarray(blocks, np.float32), columns, chosen
     )
     return SparseMatrix(chosen, (len(starts) - 1) * height, columns, (height, width), data)
 

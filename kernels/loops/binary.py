@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-def lay_out(words: Array) -> Array:
+def lay_out(words: Array, path: str) -> tuple[Array, ...]:
     """As they are: uint64 [N, words]."""
-    return words
+    return (words,)
 
 
 def product(a: Array, b: "SignMatrix", out: Array, threads: int) -> None:
     """Fill `out`, int32 [M, N], from a, uint64 [M, words]."""
-    spread(lambda start, stop: _dots(a, b.data, b.columns, start, stop, out), b.rows, 64, threads)
+    words = b.data[0]
+    spread(lambda start, stop: _dots(a, words, b.columns, start, stop, out), b.rows, 64, threads)
 
 
 @kernel(writes=("out",))

@@ -14,17 +14,28 @@ from onnx_compress.kernels.machine.threads import spread
 Array = npt.NDArray[Any]
 
 
-def lay_out(b: Array, saturate: bool) -> Array:
-    """B, int8 [K, N], as [N, K]."""
-    return np.ascontiguousarray(b.T)
+def lay_out(b: Array, path: str, saturate: bool) -> tuple[bool, Array]:
+    """Whether to saturate, and B, int8 [K, N], as [N, K]."""
+    return saturate, np.ascontiguousarray(b.T)
 
 
 def product(
-    a: Array, b: Array, left: Array, right: Array, out: Array, saturate: bool, threads: int
+    a: Array,
+    b: tuple[bool, Array],
+    left: Array,
+    right: Array,
+    out: Array,
+    path: str,
+    threads: int,
 ) -> None:
-    """Fill `out`, int32 [M, N], from a, uint8 [M, K], and b, int8 [N, K]."""
+    """Fill `out`, int32 [M, N], from a, uint8 [M, K], and b laid out."""
+    saturate, turned = b
     loop = _saturating if saturate else _exact
-    spread(lambda start, stop: loop(a, b, left, right, start, stop, out), len(b), 16, threads)
+
+    def job(start: int, stop: int) -> None:
+        loop(a, turned, left, right, start, stop, out)
+
+    spread(job, len(turned), 16, threads)
 
 
 @kernel(writes=("out",))

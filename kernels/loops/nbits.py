@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 
 
-def lay_out(codes: "BlockCodes") -> tuple[Array, ...]:
+def lay_out(codes: "BlockCodes", path: str) -> tuple[Array, ...]:
     """Codes uint8 [N, blocks * block_size]."""
     return (unpack(codes.packed.reshape(codes.rows, -1), codes.bits),)
 

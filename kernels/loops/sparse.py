@@ -19,7 +19,9 @@ Array = npt.NDArray[Any]
 _LANES = 16  # rows of x that go through a row of weights together
 
 
-def lay_out(indptr: Array, indices: Array, blocks: Array, columns: int) -> tuple[Array, ...]:
+def lay_out(
+    indptr: Array, indices: Array, blocks: Array, columns: int, path: str
+) -> tuple[Array, ...]:
     """Starts uint64 [rows of blocks + 1], indices uint32, blocks float32 [count, R, C]."""
     return indptr.astype(np.uint64), indices.astype(np.uint32), blocks
 
