@@ -145,6 +145,9 @@ NODES = {
     "DequantizeLinear": lambda: one_node(
         "DequantizeLinear", [codes(np.int8, 9, 5), scales(5), codes(np.int8, 5)], axis=1
     ),
+    "DequantizeLinear of one": lambda: one_node(
+        "DequantizeLinear", [np.array(7, np.int8), scalar(0.5), scalar(3, np.int8)]
+    ),
     "DequantizeLinear of int32": lambda: one_node(
         "DequantizeLinear", [codes(np.int32, 9, low=-999, high=999), scalar(0.5)]
     ),

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from onnx_compress.bench.planted.executed import KINDS, Faulty
+from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import clone
 from onnx_compress.ir.runtime import Session
 from onnx_compress.ir.runtime.optimized import optimized
+from onnx_compress.ir.runtime.watch import Watch
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.passes.verify import executed as module
 from onnx_compress.passes.verify.executed import executed
@@ -195,6 +197,20 @@ def test_an_optimizer_that_changes_a_weight_is_named():
     wrong = [one for one in found.findings if one.severity == Severity.WRONG]
     assert any("optimizer changed its weight" in one.text for one in wrong)
     assert any("gives other outputs" in one.text for one in found.findings)
+
+
+def test_a_graph_that_the_runtime_cannot_read_again_is_recomputed_as_written():
+    def refuses(graph, taps):
+        if graph is not model:
+            raise InvalidError("it does not load")
+        return Watch(graph, taps)
+
+    model, feed = compressed("dynamic")
+    found = checked(model, feed, watching=refuses)
+    assert found.count("exact") == len(found.nodes) == 4  # twice two
+    (finding,) = found.findings
+    assert finding.severity == Severity.WARNING
+    assert "as written" in finding.text
 
 
 @pytest.mark.parametrize(

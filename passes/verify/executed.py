@@ -11,6 +11,7 @@ decodes when it loads the model are decoded here, too, and compared bit for bit.
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
@@ -79,30 +80,26 @@ def executed(
 
     `watching`: what runs the watched graph; another one stands for a runtime with a fault.
     """
-    from threadpoolctl import threadpool_limits
-
-    graph = ran.model
-    operators = Counter(node.op for node in graph.nodes() if node.op != "Constant")
-    known = [node for node in graph.nodes() if node.op in RECOMPUTED and node.graph]
+    operators = Counter(node.op for node in ran.model.nodes() if node.op != "Constant")
     findings = list(_counted(ran))
-    checks: dict[Node, NodeCheck] = {}
-    taps = [tap for node in known for tap in _taps(node)]
+    graph, checks = ran.model, dict[Node, NodeCheck]()
     try:
-        runs = watching(graph, taps).run_all(feeds) if known else iter(())
-        for done, (outputs, seen) in enumerate(runs):
-            if not done:
-                findings += _same(ran, outputs)
-            for node in known:
-                for values in seen:
-                    with threadpool_limits(1):  # small products: more threads wait for each other
-                        found = _checked(node, values)
-                    if found is not None and _worse(found, checks.get(node)):
-                        checks[node] = found
-            progress(done + 1, len(feeds))
+        checks, found = _recomputed(graph, ran, feeds, watching, progress)
+        findings += found
     except CancelledError:
         raise
     except CompressError as error:
-        findings.append(Finding(LEVEL, Severity.WARNING, "", f"could not be watched: {error}"))
+        text = f"nodes are recomputed as written: what the runtime made of them {error.message}"
+        findings.append(Finding(LEVEL, Severity.WARNING, "", text))
+        graph = model
+        try:
+            checks, _ = _recomputed(graph, None, feeds, watching, progress)
+        except CancelledError:
+            raise
+        except CompressError as problem:
+            text = f"could not be watched: {problem}"
+            findings.append(Finding(LEVEL, Severity.WARNING, "", text))
+    known = _known(graph)
     rest = [node for node in known if node not in checks]
     unseen = [
         NodeCheck(node.name, node.op, UNKNOWN, "did not run on these inputs") for node in rest
@@ -114,7 +111,38 @@ def executed(
         text = f"{count} nodes are not recomputed: no kernel of ours for it"
         findings.append(Finding(LEVEL, Severity.NOTE, op, text))
     kept, compared = _decodes(model)
-    return Executed(nodes, operators, compared, (*findings, *kept, *_carried(model, graph)))
+    carried = _carried(model, ran.model)
+    return Executed(nodes, operators, compared, (*findings, *kept, *carried))
+
+
+def _known(graph: Model) -> list[Node]:
+    return [node for node in graph.nodes() if node.op in RECOMPUTED]
+
+
+def _recomputed(
+    graph: Model,
+    ran: Optimized | None,
+    feeds: Sequence[Feed],
+    watching: Watching,
+    progress: Callable[[int, int], None],
+) -> tuple[dict[Node, NodeCheck], list[Finding]]:
+    """The nodes of one graph; `ran`: what its outputs should be. Raises InvalidError, LoadError."""
+    from threadpoolctl import threadpool_limits
+
+    known = _known(graph)
+    checks: dict[Node, NodeCheck] = {}
+    findings: list[Finding] = []
+    taps = [tap for node in known for tap in _taps(node)]
+    for done, (outputs, seen) in enumerate(watching(graph, taps).run_all(feeds) if known else ()):
+        if not done and ran is not None:
+            findings += _same(ran, outputs)
+        for node, values in product(known, seen):
+            with threadpool_limits(1):  # small products: more threads wait for each other
+                found = _checked(node, values)
+            if found is not None and _worse(found, checks.get(node)):
+                checks[node] = found
+        progress(done + 1, len(feeds))
+    return checks, findings
 
 
 def _counted(ran: Optimized) -> Iterator[Finding]:

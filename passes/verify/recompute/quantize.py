@@ -40,7 +40,7 @@ def quantize_linear_node(node: Node, inputs: Inputs) -> Iterator[Way]:
         dtype=held,
         bits=bits,
     )
-    yield Way((codes.astype(kind),))
+    yield Way((codes.astype(kind).reshape(x.shape),))
 
 
 def dynamic_quantize_linear(node: Node, inputs: Inputs) -> Iterator[Way]:
@@ -60,7 +60,7 @@ def dequantize_linear_node(node: Node, inputs: Inputs) -> Iterator[Way]:
         axis=node.attribute("axis", 1),
         block_size=node.attribute("block_size", 0),
     )
-    yield Way((out.astype(scale.dtype),))
+    yield Way((out.astype(scale.dtype).reshape(codes.shape),))
 
 
 def _held(codes: Any) -> Array:
