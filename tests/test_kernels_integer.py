@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kernel_paths import every_path
 
+from kernel_paths import every_path
 from onnx_compress.kernels.convolution import conv_integer, qlinear_conv
 from onnx_compress.kernels.integer import matmul_integer, prepare, qlinear_matmul
 

@@ -5,8 +5,8 @@ import pytest
 import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from kernel_paths import every_path
 
+from kernel_paths import every_path
 from onnx_compress.kernels import sparse
 
 
