@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_paths import every_path
 from onnx_compress.kernels.convolution import conv_integer, qlinear_conv
 from onnx_compress.kernels.integer import matmul_integer, prepare, qlinear_matmul
+
+from kernel_paths import every_path
 
 BYTES = [np.uint8, np.int8]
 sizes = st.tuples(st.integers(0, 21), st.integers(0, 70), st.integers(0, 90))

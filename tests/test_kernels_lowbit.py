@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel_paths import every_path
 from onnx_compress.kernels import binary, nbits, packing, ternary
+
+from kernel_paths import every_path
 
 BLOCKS = [16, 32, 64, 128, 256]
 
@@ -15,7 +16,11 @@ BLOCKS = [16, 32, 64, 128, 256]
 def blocked(draw, blocks=tuple(BLOCKS)):
     """x, the inputs of MatMulNBits, its attributes, and codes and zero points one in each place."""
     bits, size = draw(st.sampled_from([2, 4, 8])), draw(st.sampled_from(blocks))
-    rows, columns, outs = draw(st.integers(0, 7)), draw(st.integers(1, 600)), draw(st.integers(1, 40))
+    rows, columns, outs = (
+        draw(st.integers(0, 7)),
+        draw(st.integers(1, 600)),
+        draw(st.integers(1, 40)),
+    )
     rng = np.random.default_rng(draw(st.integers(0, 99)))
     count = -(-columns // size)
     q = rng.integers(0, 2**bits, (outs, count, size))
@@ -27,7 +32,9 @@ def blocked(draw, blocks=tuple(BLOCKS)):
         given_zero = packing.pack(zero, bits).reshape(-1)
     elif kind == "float":
         zero = given_zero = rng.uniform(0, 2**bits, (outs, count)).astype(np.float32)
-    x = (rng.standard_normal((rows, columns)) * rng.choice([0, 1, 50], (rows, 1))).astype(np.float32)
+    x = (rng.standard_normal((rows, columns)) * rng.choice([0, 1, 50], (rows, 1))).astype(
+        np.float32
+    )
     attributes = {"bits": bits, "block_size": size, "columns": columns}
     codes = nbits.block_codes(packing.pack(q, bits), scales, given_zero, **attributes)
     return x, codes, q, zero.astype(np.float32), scales

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from llvmlite import ir
 
-from kernel_paths import every_path
 from onnx_compress.kernels.integer import matmul_integer, prepare
 from onnx_compress.kernels.linear import quantize_linear
 from onnx_compress.kernels.machine import paths, storage, threads
 from onnx_compress.kernels.machine.compiled import kernel
+
+from kernel_paths import every_path
 
 PRODUCT = """
 import numpy as np
@@ -191,7 +192,9 @@ def test_llvm_emits_vpdpbusd_for_processors_with_vnni():
 
     for rows in (1, 6):
         lanes = LANES["avx512vnni", "bytes"]
-        text = assembly(lambda b, *a, n=rows: tile.emit(b, lanes, n, *a), 8, "cascadelake")
+        text = assembly(
+            lambda b, *a, kind=lanes, n=rows: tile.emit(b, kind, n, *a), 8, "cascadelake"
+        )
         products = tile.UNROLL * rows * lanes.vectors
         assert text.count("vpdpbusd") == products
         assert "zmm" in text

@@ -6,8 +6,9 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel_paths import every_path
 from onnx_compress.kernels import sparse
+
+from kernel_paths import every_path
 
 
 def close(out, x, dense):
