@@ -28,8 +28,8 @@ def convolution_windows(
     strides = tuple(node.attribute("strides", [1] * len(space)))
     dilations = tuple(node.attribute("dilations", [1] * len(space)))
     wide = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    pads = _pads(node, space, wide, strides)
-    yield from _windows(x, tuple(kernel), strides, dilations, pads, groups, limit)
+    around = pads(node, space, wide, strides)
+    yield from _windows(x, tuple(kernel), strides, dilations, around, groups, limit)
 
 
 def transposed_windows(
@@ -51,14 +51,15 @@ def transposed_windows(
         yield turned.reshape(rows.shape)
 
 
-def _pads(
+def pads(
     node: Node, space: Sequence[int], wide: Sequence[int], strides: Sequence[int]
 ) -> tuple[tuple[int, int], ...]:
+    """What a convolution adds before and after each axis; `wide`: its kernel, dilated."""
     mode = node.attribute("auto_pad", "NOTSET")
     rank = len(space)
     if mode in ("NOTSET", ""):
-        pads = node.attribute("pads", [0] * 2 * rank)
-        return tuple((pads[i], pads[rank + i]) for i in range(rank))
+        given = node.attribute("pads", [0] * 2 * rank)
+        return tuple((given[i], given[rank + i]) for i in range(rank))
     found = []
     for size, width, stride in zip(space, wide, strides, strict=True):
         total = 0 if mode == "VALID" else max((-(-size // stride) - 1) * stride + width - size, 0)

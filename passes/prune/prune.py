@@ -16,6 +16,7 @@ from onnx_compress.ir.weights import Weight
 from onnx_compress.ir.weights.forms import Dense
 from onnx_compress.kernels.magnitude import magnitude_mask
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
+from onnx_compress.passes.verify.emitted import emit
 
 _SMALLEST = 64  # elements; below, single weights matter too much
 
@@ -73,7 +74,7 @@ class Prune(Pass):
             zeros += int((pruned == 0).sum())
             total += array.size
             if not np.array_equal(pruned, array):
-                Dense(pruned).emit(weight)
+                emit(Dense(pruned), weight)
                 share = 1 - float(mask.mean())
                 changes.append(Entry(weight.name, f"{share:.0%} set to zero"))
         summary = f"{zeros / max(total, 1):.0%} of {total:,} weights are zero"

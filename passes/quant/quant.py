@@ -24,6 +24,7 @@ from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine, minimu
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.rounding import round_to_nearest
+from onnx_compress.passes.verify.emitted import emit, unread_note
 
 _NODE_BYTES = 70  # that a node or a small tensor takes in a file, its names aside
 _NODES = {"codec": 2, "gathered": 4, "dequantize": 2, "dynamic": 6}  # that a reader adds
@@ -101,6 +102,7 @@ class Quant(Pass):
                 plan[weight] = readers
         needed = minimum_opset(name for readers in plan.values() for name in readers.values())
         used: Counter[str] = Counter()
+        unread: tuple[str, ...] = ()
         for done, (weight, readers) in enumerate(plan.items()):  # one at a time: arrays are large
             context.progress(done, len(plan), "weights")
             form = self._form(weight, readers, context.target.saturates)
@@ -112,7 +114,7 @@ class Quant(Pass):
                 opset.raise_to(model, needed, Shapes(model, context.sample).types)
             changes.append(Entry(weight.name, _described(weight, form)))
             used.update({form.readers.get(use, "codec") for use in weight.uses} or {"codec"})
-            form.emit(weight)
+            unread += emit(form, weight)
         slow = used["dequantize"] and _spell_out_unfused(model, context)
         if slow:
             used.update({"codec": slow, "dequantize": -slow})
@@ -120,7 +122,7 @@ class Quant(Pass):
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
         done = sum(entry.subject != "operator set" for entry in changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
-        return Report(tuple(changes), tuple(skipped), summary)
+        return Report(tuple(changes), tuple(skipped), summary, unread_note(unread))
 
     def _planned(self, weight: Weight, choice: Choice | None) -> dict[Use, str] | No:
         """Reader by use, or why the weight is left alone; without looking at its numbers."""
