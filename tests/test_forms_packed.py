@@ -13,7 +13,7 @@ from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.ir.weights.forms import PACKED_READERS, Dense, Packed, fit_half
 from onnx_compress.ir.weights.order import order_of
-from onnx_compress.kernels.packing import PACKINGS
+from onnx_compress.kernels.radix import PACKINGS
 
 from coded_weights import BODIES, emitted, same_bits, sample
 from graphs import array, run, view

@@ -49,6 +49,7 @@ class Coded:
     decode once for all.
     """
 
+    default: ClassVar[str] = "codec"
     codes: Array
     scale: Array | None
     zero_point: Array | None

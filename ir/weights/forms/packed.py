@@ -26,7 +26,7 @@ from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.weights.forms.base import FLOAT, Reader
 from onnx_compress.ir.weights.order import Order
 from onnx_compress.ir.weights.weight import Use, Weight
-from onnx_compress.kernels.packing import PACKINGS, Packing
+from onnx_compress.kernels.radix import PACKINGS, Packing
 
 INT32, INT64 = 6, 7  # TensorProto
 _SMALLEST_HALF, _LARGEST_HALF = 2.0**-14, 65504.0  # of normal numbers
@@ -41,6 +41,7 @@ class Packed:
     """
 
     name: ClassVar[str] = "packed"
+    default: ClassVar[str] = "unpacked"  # reader of uses that name none
     codes: Array
     scale: Array
     zero: Array
