@@ -34,7 +34,7 @@ _NODES = {  # that a reader adds, with their small tensors
     "blocked": 3,
 }
 _SMALLEST_BLOCK = 16  # of kernels
-_KERNELS = ("nbits", "blocked")
+KERNELS = ("nbits", "blocked")
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def _packed(weight: Weight, setting: Setting, choice: Choice) -> Plan:
     if exact and not exact & (exact - 1):
         form = _shaped(weight, setting, order, exact)
         readers = choice.packed_readers(weight, form)
-        if set(readers.values()) & set(_KERNELS):
+        if set(readers.values()) & set(KERNELS):
             return Plan(setting.bits, readers, setting, order, exact)
     block = setting.block_of(order.columns)
     form = _shaped(weight, setting, order, block)
@@ -111,7 +111,7 @@ def _bytes(weight: Weight, each: Plan) -> int:
     packing = PACKINGS[each.setting.levels]
     blocks = each.order.rows * -(-each.order.columns // each.block)
     words = -(-each.block // packing.digits) * packing.width
-    own = 4 if set(each.readers.values()) & set(_KERNELS) else 2
+    own = 4 if set(each.readers.values()) & set(KERNELS) else 2
     return blocks * (each.setting.bases * (words + own) + each.setting.zeros)
 
 

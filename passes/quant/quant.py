@@ -16,10 +16,9 @@ biases make up for what shifts the means; without, by the least squared error.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.errors import InvalidError, OptionError, UnsupportedError
@@ -51,7 +50,7 @@ class Quant(Pass):
     name: ClassVar[str] = "quant"
     idempotent: ClassVar[bool] = True
     example: ClassVar[str] = "quant(bits=8)"
-    bits: float | None = option(None, "bits a weight; 1.58: -1, 0 and +1", choices=_BITS)
+    bits: int | float | None = option(None, "bits a weight; 1.58: -1, 0 and +1", choices=_BITS)
     activations: str | None = option(
         None,
         "int8: products may quantize their inputs at run time; float: they may not",
@@ -69,12 +68,14 @@ class Quant(Pass):
         None, "below 8 bits: whether blocks have a zero of their own; by default they do"
     )
     bases: int = option(1, "with bits=1: how many bases of one bit are added up", low=1, high=4)
-    embedding_bits: float | None = option(None, "bits of tables rows are picked of", choices=_BITS)
-    keep: Mapping[str, float] | None = option(
+    embedding_bits: int | float | None = option(
+        None, "bits of tables rows are picked of", choices=_BITS
+    )
+    keep: dict[str, Any] | None = option(
         None, "bits by name of a weight or a node, which may hold *, ? and []"
     )
     sequential: bool = option(
-        False, "fit each layer to what the layers before it became: slower, closer"
+        True, "with real inputs: fit each layer to what the layers before it became"
     )
 
     def __post_init__(self) -> None:
