@@ -1,6 +1,6 @@
 """A main graph run in stages: what is needed to reach some values, and nothing twice.
 
-    part = reaching(model, [x], done)     nodes that make x and are not done yet
+part = reaching(model, [x], done)     nodes that make x and are not done yet
 """
 
 from collections.abc import Collection, Iterable

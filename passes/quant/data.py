@@ -1,8 +1,8 @@
 """What the samples tell of a weight: the second moment of what it is multiplied by, and the means.
 
-    x    of the original model             C = E[x x'T]
-    x'   of the model as changed so far    H = E[x' x'T]
-    W' = W C H^-1      what comes nearest to W x on x', which is what codes are chosen for
+x    of the original model             C = E[x x'T]
+x'   of the model as changed so far    H = E[x' x'T]
+W' = W C H^-1      what comes nearest to W x on x', which is what codes are chosen for
 """
 
 from collections.abc import Sequence

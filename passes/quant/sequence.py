@@ -102,6 +102,8 @@ class _Stages:
 
     def _seen(self, group: list[Weight]) -> dict[Weight, Seen]:
         """H, C and the means of all weights of a stage; those that share inputs share them."""
+        from threadpoolctl import threadpool_limits
+
         uses = {w: (main_use(w), main_use(self._twins[w])) for w in group if w in self._twins}
         sums: dict[Any, _Sums] = {}
         keys = {}
@@ -113,10 +115,11 @@ class _Stages:
         for walk, at in ((self._old, 0), (self._new, 1)):
             taps = [tap for each in sums.values() for tap in each.taps(at)]
             walk.reach([v for tap in taps if (v := tap.node.input(tap.slot)) is not None])
-        for sample in range(self._old.count):
-            for each in sums.values():
-                each.add(self._old, self._new, sample)
-        answers = {key: each.result() for key, each in sums.items()}
+        with threadpool_limits(1):
+            for sample in range(self._old.count):
+                for each in sums.values():
+                    each.add(self._old, self._new, sample)
+            answers = {key: each.result() for key, each in sums.items()}
         return {w: found for w, key in keys.items() if (found := answers[key]) is not None}
 
 
@@ -157,4 +160,3 @@ class _Sums:
 def _value(walk: Walk, tap: Tap, sample: int) -> Any:
     value = tap.node.input(tap.slot)
     return None if value is None else walk.value(value, sample)
-
