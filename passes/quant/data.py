@@ -25,7 +25,7 @@ _ENOUGH = 2.0  # rows for each column, below which W is the better guess
 
 @dataclass(frozen=True)
 class Seen:
-    """`moments`: H and E[x']. `cross`: C, [K, K]; `mean`: E[x], [groups, K]; both if x' is not x."""
+    """`moments`: H and E[x']. Where x' is not x, `cross`: C, [K, K], `mean`: E[x], [groups, K]."""
 
     moments: Moments
     cross: Array | None = None

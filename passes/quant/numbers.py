@@ -108,7 +108,7 @@ def _started(
     flat: Array, setting: Setting, block: int, importance: Array | None
 ) -> list[tuple[Array, Grid]]:
     """Codes and grid of each plane, without correlations."""
-    rows, columns = flat.shape
+    columns = flat.shape[1]
     weights = np.ones((1, columns)) if importance is None else importance
     weights = np.broadcast_to(weights, flat.shape) if len(weights) > 1 else weights
 

@@ -28,8 +28,8 @@ _NODES = {  # that a reader adds, with their small tensors
     "gathered": 4,
     "dequantize": 2,
     "dynamic": 6,
-    "unpacked": 12,
-    "picked": 16,
+    "unpacked": 8,
+    "picked": 13,
     "nbits": 3,
     "blocked": 3,
 }

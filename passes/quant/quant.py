@@ -35,6 +35,7 @@ from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.sequence import solve_all
 from onnx_compress.passes.quant.solve import described
 
+Keep = dict[str, Any]  # bits by pattern
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
@@ -71,7 +72,7 @@ class Quant(Pass):
     embedding_bits: int | float | None = option(
         None, "bits of tables rows are picked of", choices=_BITS
     )
-    keep: dict[str, Any] | None = option(
+    keep: Keep | None = option(  # noqa: RUF009
         None, "bits by name of a weight or a node, which may hold *, ? and []"
     )
     sequential: bool = option(
@@ -82,7 +83,7 @@ class Quant(Pass):
         """Check the options. Raises OptionError."""
         super().__post_init__()
         for pattern, bits in (self.keep or {}).items():
-            if bits not in _BITS:
+            if not isinstance(pattern, str) or bits not in _BITS:
                 allowed = ", ".join(f"{choice:g}" for choice in _BITS)
                 where = f"{self.name}(keep)"
                 raise OptionError(f"{bits} for {pattern!r} is not one of {allowed}", "", where)

@@ -16,7 +16,7 @@ from onnx_compress.passes.quant.rounding import descended, round_to_nearest
 
 @dataclass(frozen=True)
 class Solved:
-    """A form, and what its error adds to the mean of the outputs of the main use, [groups, rows]."""
+    """A form, and what its error adds to the mean outputs of the main use, [groups, rows]."""
 
     form: Affine | Half | Packed
     shift: Array | None = None
