@@ -7,6 +7,7 @@ W' = W C H^-1      what comes nearest to W x on x', which is what codes are chos
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -31,19 +32,28 @@ class Seen:
     cross: Array | None = None
     mean: Array | None = None
 
+    @cached_property
+    def damped(self) -> list[Array]:
+        """H of each group, fit to be inverted."""
+        return [self.moments.damped(group) for group in range(self.moments.groups)]
+
     def aim(self, matrix: Array) -> Array:
         """W' for W [groups, R, K]; W itself where x' is x, or too little was seen."""
+        return matrix if self._turn is None else np.asarray(matrix @ self._turn)
+
+    @cached_property
+    def _turn(self) -> Array | None:
+        """C H^-1, both pulled towards equality."""
         few = self.moments.rows < _ENOUGH * self.moments.columns
         if self.cross is None or few or self.moments.groups > 1 or len(self.moments.stored) > 1:
-            return matrix
+            return None
         from scipy.linalg import solve
         from threadpoolctl import threadpool_limits
 
         h = self.moments.matrix()
         pull = _PULL * float(np.diagonal(h).mean()) * np.eye(len(h))
         with threadpool_limits(1):
-            turned = solve(h + pull, (self.cross + pull).T, assume_a="pos")
-        return np.asarray(matrix @ turned.T)
+            return np.asarray(solve(h + pull, (self.cross + pull).T, assume_a="pos").T)
 
     def shift(self, matrix: Array, decoded: Array) -> Array:
         """E[V x' - W x], [groups, R]."""

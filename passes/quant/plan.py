@@ -19,8 +19,8 @@ from onnx_compress.ir.weights.forms import Half, Packed
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.ir.weights.order import Order, order_of
 from onnx_compress.kernels.radix import PACKINGS
-from onnx_compress.passes.quant.numbers import Setting
 from onnx_compress.passes.quant.readers import Choice
+from onnx_compress.passes.quant.setting import Setting
 
 _NODE_BYTES = 70  # that a node or a small tensor takes in a file, its names aside
 _NODES = {  # that a reader adds, with their small tensors

@@ -29,10 +29,10 @@ from onnx_compress.ir.weights import Weight
 from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, matches, option
 from onnx_compress.passes.quant.bias import correct
-from onnx_compress.passes.quant.numbers import Setting
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.sequence import solve_all
+from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.quant.solve import described
 
 Keep = dict[str, Any]  # bits by pattern

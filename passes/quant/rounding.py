@@ -15,7 +15,6 @@ from onnx_compress.ir.weights.order import order_of
 from onnx_compress.kernels.affine import largest, quantize, scale_for
 from onnx_compress.passes.quant.numbers import solved
 from onnx_compress.passes.solvers.grid import Grid
-from onnx_compress.passes.statistics import Moments
 
 _SWEEPS = 2
 
@@ -37,11 +36,11 @@ def round_to_nearest(weight: Weight, bits: int) -> tuple[Array, Array] | No:
 
 
 def descended(
-    weight: Weight, use: Use, form: Affine, bits: int, aim: Array, moments: Moments
+    weight: Weight, use: Use, form: Affine, bits: int, aim: Array, damped: list[Array]
 ) -> Affine:
     """The same scales with codes of less loss; the form as it is where scales cross its rows.
 
-    `aim`: [groups, rows, columns], what the codes are to come near.
+    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: H of each group.
     """
     if form.scale is None or not form.scales_along(use):
         return form
@@ -52,6 +51,6 @@ def descended(
     grid = Grid(scale, np.full(scale.shape, float(top)), bits, order.columns, order.columns)
     start = order.matrix(form.codes).astype(np.float64) + top
     flat = aim.reshape(order.rows, order.columns)
-    codes, _ = solved(flat, start, grid, moments, False, _SWEEPS)
+    codes, _ = solved(flat, start, grid, damped, False, _SWEEPS)
     new = order.restore(np.minimum(codes, 2 * top) - top).astype(np.int8)
     return replace(form, codes=np.ascontiguousarray(new))

@@ -33,6 +33,15 @@ def solve_all(
     model: Model, plans: Mapping[Weight, Plan], context: Context, sequential: bool
 ) -> list[Answer]:
     """Weight by weight, in the order of `plans`; nothing is changed yet."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # sums must not depend on the threads there are
+        return _solved(model, plans, context, sequential)
+
+
+def _solved(
+    model: Model, plans: Mapping[Weight, Plan], context: Context, sequential: bool
+) -> list[Answer]:
     fitted = multiplying([weight for weight, plan in plans.items() if plan.bits < 16])
     staged = {w: use for w, use in fitted.items() if _reached(model, use)} if sequential else {}
     found: dict[Weight, Solved | No] = {}
@@ -102,8 +111,6 @@ class _Stages:
 
     def _seen(self, group: list[Weight]) -> dict[Weight, Seen]:
         """H, C and the means of all weights of a stage; those that share inputs share them."""
-        from threadpoolctl import threadpool_limits
-
         uses = {w: (main_use(w), main_use(self._twins[w])) for w in group if w in self._twins}
         sums: dict[Any, _Sums] = {}
         keys = {}
@@ -115,11 +122,10 @@ class _Stages:
         for walk, at in ((self._old, 0), (self._new, 1)):
             taps = [tap for each in sums.values() for tap in each.taps(at)]
             walk.reach([v for tap in taps if (v := tap.node.input(tap.slot)) is not None])
-        with threadpool_limits(1):
-            for sample in range(self._old.count):
-                for each in sums.values():
-                    each.add(self._old, self._new, sample)
-            answers = {key: each.result() for key, each in sums.items()}
+        for sample in range(self._old.count):
+            for each in sums.values():
+                each.add(self._old, self._new, sample)
+        answers = {key: each.result() for key, each in sums.items()}
         return {w: found for w, key in keys.items() if (found := answers[key]) is not None}
 
 

@@ -39,7 +39,7 @@ def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Sol
     if seen is None or use is None:
         return Solved(form)
     matrix = use.matrix(weight.array())
-    form = descended(weight, use, form, bits, seen.aim(matrix), seen.moments)
+    form = descended(weight, use, form, bits, seen.aim(matrix), seen.damped)
     return Solved(form, seen.shift(matrix, use.matrix(form.decode())))
 
 
@@ -52,9 +52,9 @@ def _packed(weight: Weight, plan: Plan, seen: Seen | None) -> Solved | No:
         return No("holds NaN or infinity")
     groups = seen.moments.groups if seen is not None else 1
     matrix = order.matrix(array).reshape(groups, -1, order.columns)
-    aim, moments = (matrix, None) if seen is None else (seen.aim(matrix), seen.moments)
+    aim = matrix if seen is None else seen.aim(matrix)
     half = not set(plan.readers.values()) & set(KERNELS)
-    numbers = choose(aim, setting, moments, half, plan.block)
+    numbers = choose(aim, setting, seen, half, plan.block)
     dtype = np_dtype(weight.element)
     form = Packed(
         numbers.codes,
