@@ -42,7 +42,7 @@ class Trial:
     @cached_property
     def same(self) -> bool:
         """Whether the result is the model given, byte by byte: there is nothing to compare then."""
-        return self.result.SerializeToString(deterministic=True) == self.before
+        return bool(self.result.SerializeToString(deterministic=True) == self.before)
 
     def session(self, which: str, optimize: bool) -> Session:
         """The "original" or the "changed" model in the runtime, loaded once for all checks."""
