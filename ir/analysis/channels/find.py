@@ -1,8 +1,10 @@
 """find_channels(): the channels of a model, in groups, and why others stay."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from math import prod
 
 import numpy as np
@@ -13,7 +15,7 @@ from onnx_compress.ir.analysis.channels.solve import Closure, Solution, solve
 from onnx_compress.ir.analysis.channels.symbols import Symbols
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.analysis.shapes import Shapes
-from onnx_compress.ir.graph.elements import Array, bits, element_type
+from onnx_compress.ir.graph.elements import Array, nbytes
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.view import Node, Value
 
@@ -84,23 +86,32 @@ class Channels:
         nodes = {work.node for work in self.axes.work}
         return {node: macs(node, self.axes.shapes) or 0 for node in nodes}
 
+    @property
+    def works(self) -> int:
+        """How many of the `terms` are of MACs."""
+        return len(self.axes.work)
+
+    def terms(self) -> Iterator[tuple[float, list[Array]]]:
+        """Shares of the MACs, then the bytes of constants; each in proportion to some axes."""
+        for work in self.axes.work:
+            yield self._macs[work.node] * work.share, [ids for ids in work.axes if len(ids) > 1]
+        for key, tensor in self.axes.constants.items():
+            yield float(nbytes(tensor)), [ids for ids in self.axes.ids[key] if len(ids) > 1]
+
     def macs(self, removed: Array) -> float:
         """Multiply-accumulates of a run without these channels, of what has to do with any."""
-        total = 0.0
-        for work in self.axes.work:
-            own = [ids for ids in work.axes if len(ids) > 1]
-            left = prod(1 - float(self.gone(ids, removed).mean()) for ids in own)
-            total += self._macs[work.node] * work.share * left
-        return total
+        return sum(self._left(*term, removed) for term in islice(self.terms(), self.works))
 
     def nbytes(self, removed: Array) -> float:
         """Bytes of all constants without these channels."""
-        total = 0.0
-        for key, tensor in self.axes.constants.items():
-            own = self.axes.ids[key]
-            left = [len(i) * (1 - float(self.gone(i, removed).mean())) if len(i) else 0 for i in own]
-            total += prod(left) * bits(element_type(tensor)) / 8
-        return total
+        return sum(self._left(*term, removed) for term in islice(self.terms(), self.works, None))
+
+    def _left(self, size: float, axes: list[Array], removed: Array) -> float:
+        return size * prod(1 - float(self.gone(ids, removed).mean()) for ids in axes)
+
+    def constant(self, key: Key) -> Array | None:
+        """The numbers of a constant, or of one use of it."""
+        return self.model.constant(key if isinstance(key, Value) else key[0].input(key[1]))
 
 
 def find_channels(model: Model, shapes: Shapes) -> Channels:
