@@ -2,8 +2,8 @@
 
     min |W x - V x' - b|^2 + d |V - W'|^2      x: in the original, x': now, W': W cut
 
-Front to back, in stages: each sees what the stages before it have repaired. What the data do not
-tell stays as it is. Sources: channel pruning (1707.06168), CORP (2602.05243), FSKD (1812.01839).
+Front to back: each sees what those before it give after repair. What the data do not tell stays
+as it is. Sources: channel pruning (1707.06168), CORP (2602.05243), FSKD (1812.01839).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,17 +11,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_compress.ir.analysis.channels import Twins
-from onnx_compress.ir.graph import Model, clone
-from onnx_compress.ir.graph.build import add_exit, drop_exit
-from onnx_compress.ir.graph.dead import remove_unused
+from onnx_compress.ir.graph import Model
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.view import Node
 from onnx_compress.ir.runtime import Feed
+from onnx_compress.ir.runtime.walk import Walk
 from onnx_compress.ir.weights import Use, Weight, find_weights
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.prune.bias import add_to_bias
-from onnx_compress.passes.statistics.collect import collect
 from onnx_compress.passes.statistics.regression import Fit, Regression
 from onnx_compress.passes.statistics.request import Look
 
@@ -81,72 +78,42 @@ def repair(
     original: Model,
     items: Sequence[Part],
     feeds: Sequence[Feed],
-    stages: int,
     progress: Callable[[int, int], None],
 ) -> set[str]:
     """Refit all parts; gives the names of the weights that were changed."""
+    from threadpoolctl import threadpool_limits
+
     done: set[str] = set()
-    size = -(-len(items) // max(min(stages, len(items)), 1)) if items else 1
-    for start in range(0, len(items), size):
-        chunk = items[start : start + size]
-        for part, fit in _fits(model, original, chunk, feeds):
-            if _refit(model, part, fit):
+    now, then = Walk(model, feeds), Walk(original, feeds)
+    look = Look(windows=max(_ROWS / max(len(feeds), 1), 0.02))
+    for at, part in enumerate(items):
+        with threadpool_limits(1):
+            if _refit(model, part, _fit(part, now, then, look, len(feeds))):
                 done.add(part.weight.name)
-        progress(min(start + size, len(items)), len(items))
+        progress(at + 1, len(items))
     return done
 
 
-def _fits(
-    model: Model, original: Model, chunk: Sequence[Part], feeds: Sequence[Feed]
-) -> list[tuple[Part, Fit]]:
-    now, then = (
-        _upto(whole, [use.node for use in uses])
-        for whole, uses in (
-            (model, [part.use for part in chunk]),
-            (original, [part.reference for part in chunk]),
-        )
+def _fit(part: Part, now: Walk, then: Walk, look: Look, samples: int) -> Fit:
+    request = Regression(
+        part.use,
+        then.model,
+        part.reference,
+        part.reference.matrix(part.original.array()),
+        part.chosen,
     )
-    requests = [
-        Regression(
-            now.use(part.use),
-            then.model,
-            then.use(part.reference),
-            part.reference.matrix(part.original.array()),
-            part.chosen,
-        )
-        for part in chunk
+    sums = request.start(look)
+    places = [
+        (tap, walk, value)
+        for walk, taps in ((now, sums.taps), (then, sums.reference))
+        for tap in taps
+        if (value := tap.node.input(tap.slot)) is not None
     ]
-    look = Look(windows=max(_ROWS / max(len(feeds), 1), 0.02))
-    found = collect(now.model, requests, feeds, look=look)
-    return [(part, found[request]) for part, request in zip(chunk, requests, strict=True)]
-
-
-@dataclass(frozen=True, eq=False)
-class _Front:
-    """The part of a model that some nodes need, with nothing behind them."""
-
-    model: Model
-    node: dict[Node, Node]
-
-    def use(self, use: Use) -> Use:
-        """The same use here."""
-        return Use(self.node[use.node], use.slot, use.path, use.layout)
-
-
-def _upto(model: Model, nodes: Sequence[Node]) -> _Front:
-    front = clone(model)
-    twins = Twins(model, front)
-    old = [value for value, _ in front.graph.outputs]
-    for value in old:
-        drop_exit(value, front.graph)
-    front.graph.outputs = []
-    for node in nodes:
-        value = twins.node[node].output
-        front.graph.outputs.append((value, None))
-        add_exit(value, front.graph)
-    every = [value for node in front.graph.nodes for value in node.outputs if value is not None]
-    remove_unused(front, [*old, *every])
-    return _Front(front, twins.node)
+    for _, walk, value in places:
+        walk.reach(value)
+    for sample in range(samples):
+        sums.add({tap: walk.get(value, sample) for tap, walk, value in places}, None)
+    return sums.result()
 
 
 def _refit(model: Model, part: Part, fit: Fit) -> bool:
@@ -167,14 +134,15 @@ def _refit(model: Model, part: Part, fit: Fit) -> bool:
 
 
 def solved(old: Array, inner: Array, cross: Array, rows: int) -> Array:
-    """V, near `old` where the data do not say more. `inner` [K, K], `cross` [R, K]."""
+    """V, near `old` where the data do not say more. `inner` [K, K], `cross` [R, K].
+
+    A change costs by what it does to the output, so the scales of the columns do not matter.
+    """
     from scipy.linalg import cho_factor, cho_solve
-    from threadpoolctl import threadpool_limits
 
     columns = len(inner)
-    level = max(float(np.diagonal(inner).mean()), 1e-30)
-    damping = level * (_DAMPING + columns / max(rows, 1) * _DAMPING)
-    system = inner + damping * np.eye(columns)
-    with threadpool_limits(1):
-        factor = cho_factor(system, lower=True)
-        return np.asarray(old + cho_solve(factor, (cross - old @ inner).T).T)
+    diagonal = np.maximum(np.diagonal(inner), 0)
+    floor = _SAME * max(float(diagonal.mean()), 1e-30)
+    system = inner + np.diag(_DAMPING * (1 + columns / max(rows, 1)) * diagonal + floor)
+    factor = cho_factor(system, lower=True)
+    return np.asarray(old + cho_solve(factor, (cross - old @ inner).T).T)

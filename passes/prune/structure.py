@@ -21,6 +21,7 @@ from onnx_compress.ir.weights import Inventory, Weight, find_weights
 from onnx_compress.passes.base import EXCLUDED, Context, Entry, Report
 from onnx_compress.passes.prune.allocate import Allocation, Plan
 from onnx_compress.passes.prune.consumers import Consumer, consumers
+from onnx_compress.passes.prune.gains import with_gains
 from onnx_compress.passes.prune.importance import (
     Ranking,
     rank_at_random,
@@ -30,8 +31,6 @@ from onnx_compress.passes.prune.importance import (
 from onnx_compress.passes.prune.repair import parts, repair
 from onnx_compress.passes.statistics.collect import collect
 from onnx_compress.passes.statistics.covariance import Covariance, Covariances
-
-STAGES = 8  # of repair; each takes a run of both models over the data
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def _removed(
     def progress(done: int, total: int) -> None:
         context.progress(done, total, "weights refitted")
 
-    return repair(model, original, items, context.fit, STAGES, progress)
+    return repair(model, original, items, context.fit, progress)
 
 
 def _rankings(
@@ -106,7 +105,11 @@ def _rankings(
     if score == "magnitude":
         return rank_by_magnitude(channels)
     readers = consumers(channels, found.weights)
-    return rank_by_data(channels, readers, _seen(channels.model, readers, context))
+    seen = _seen(channels.model, readers, context)
+    rankings = rank_by_data(channels, readers, seen)
+    if score == "local":
+        return rankings
+    return with_gains(channels, rankings, readers, seen, context.fit)
 
 
 def _seen(
