@@ -20,6 +20,8 @@ from onnx_compress.passes.solvers.loss import damped
 from onnx_compress.passes.solvers.structured import group_scores
 from onnx_compress.passes.statistics.covariance import Covariances
 
+_INDEPENDENT = 32  # positions of a sample that count as independent
+
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
@@ -85,9 +87,10 @@ class _Problem:
 def _regular(seen: Covariances) -> Array:
     """Fit to be inverted: dead channels get a variance of next to nothing."""
     found = damped(seen.matrix, 0.003)
-    if seen.rows <= len(found):  # what the data do not tell is taken for uncorrelated
-        share = seen.rows / len(found)
-        found = share * found + (1 - share) * np.diag(np.diagonal(found))
+    # positions of one sample are alike; what the data do not tell is taken for uncorrelated
+    known = min(seen.rows, seen.samples * _INDEPENDENT)
+    share = known / (known + len(found))
+    found = share * found + (1 - share) * np.diag(np.diagonal(found))
     dead = seen.variances <= 0
     found[dead, dead] = 1e-12 * max(float(seen.variances.mean()), 1e-30)
     return found

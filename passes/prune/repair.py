@@ -23,7 +23,7 @@ from onnx_compress.passes.statistics.regression import Fit, Regression
 from onnx_compress.passes.statistics.request import Look
 
 _REPAIRED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_DAMPING = 0.01
+_STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # of what holds weights back; the best is taken
 _SAME = 1e-6  # relative; changes below are rounding
 _ROWS = 4.0  # rows of data for each column, where there are as many
 
@@ -121,7 +121,7 @@ def _refit(model: Model, part: Part, fit: Fit) -> bool:
     old = part.use.matrix(part.weight.array()).astype(np.float64)
     new = old.copy()
     for group in range(len(old) if fit.inner.size else 0):
-        new[group] = solved(old[group], fit.inner[group], fit.cross[group], fit.rows)
+        new[group] = solved(old[group], fit.inner[:, group], fit.cross[:, group])
     shift = fit.target - np.einsum("grk,gk->gr", new, fit.mean)
     size = float(np.abs(new - old).max()) + float(np.abs(shift).max())
     if size <= _SAME * max(float(np.abs(old).max()), 1e-30) or not np.isfinite(size):
@@ -133,16 +133,33 @@ def _refit(model: Model, part: Part, fit: Fit) -> bool:
     return True
 
 
-def solved(old: Array, inner: Array, cross: Array, rows: int) -> Array:
-    """V, near `old` where the data do not say more. `inner` [K, K], `cross` [R, K].
+def solved(old: Array, inner: Array, cross: Array) -> Array:
+    """V, near `old` as far as that is best on samples it was not fitted to.
 
-    A change costs by what it does to the output, so the scales of the columns do not matter.
+    `inner` [2, K, K], `cross` [2, R, K]: of one half of the samples and of the other. A change
+    costs by what it does to the output, so the scales of the columns do not matter.
     """
+    left = [c - old @ i for c, i in zip(cross, inner, strict=True)]  # what is still missing
+    best, least = 0.0, 0.0
+    for strength in _STRENGTHS if min(_traces(inner)) > 0 else ():
+        step = _step(inner[0], left[0], strength)
+        # |missing - step x|^2 on the other half, but for what does not depend on the step
+        loss = float(((step @ inner[1]) * step).sum() - 2 * (step * left[1]).sum())
+        if loss < least:
+            best, least = strength, loss
+    if not best:
+        return old
+    return np.asarray(old + _step(inner.mean(0), (left[0] + left[1]) / 2, best))
+
+
+def _step(inner: Array, missing: Array, strength: float) -> Array:
     from scipy.linalg import cho_factor, cho_solve
 
-    columns = len(inner)
     diagonal = np.maximum(np.diagonal(inner), 0)
     floor = _SAME * max(float(diagonal.mean()), 1e-30)
-    system = inner + np.diag(_DAMPING * (1 + columns / max(rows, 1)) * diagonal + floor)
-    factor = cho_factor(system, lower=True)
-    return np.asarray(old + cho_solve(factor, (cross - old @ inner).T).T)
+    factor = cho_factor(inner + np.diag(strength * diagonal + floor), lower=True)
+    return np.asarray(cho_solve(factor, missing.T).T)
+
+
+def _traces(inner: Array) -> list[float]:
+    return [float(np.trace(half)) for half in inner]

@@ -21,11 +21,15 @@ _POSITIONS = 2048  # of one run
 
 @dataclass(frozen=True)
 class Covariances:
-    """`matrix` [C, C], or [C] of a value of very many channels; `mean` [C]; float64."""
+    """`matrix` [C, C], or [C] of a value of very many channels; `mean` [C]; float64.
+
+    `rows`: positions seen, in `samples` samples.
+    """
 
     matrix: Array
     mean: Array
     rows: int
+    samples: int
 
     @property
     def variances(self) -> Array:
@@ -57,7 +61,7 @@ class _Covariance:
         self.taps, self._axis = [tap], axis
         self._products: Array | None = None
         self._total: Array = np.zeros(0)
-        self._rows = 0
+        self._rows = self._samples = 0
 
     def add(self, seen: Mapping[Tap, Any], kept: Array | None) -> None:
         x = np.asarray(seen[self.taps[0]])
@@ -77,11 +81,12 @@ class _Covariance:
         self._products += (x * x).sum(0) if wide else x.T @ x
         self._total += x.sum(0)
         self._rows += len(x)
+        self._samples += 1
 
     def result(self) -> Covariances:
         if self._products is None:
-            return Covariances(np.zeros((0, 0)), np.zeros(0), 0)
+            return Covariances(np.zeros((0, 0)), np.zeros(0), 0, 0)
         mean = self._total / max(self._rows, 1)
         second = self._products / max(self._rows, 1)
         middle = mean * mean if second.ndim == 1 else np.outer(mean, mean)
-        return Covariances(second - middle, mean, self._rows)
+        return Covariances(second - middle, mean, self._rows, self._samples)

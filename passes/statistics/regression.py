@@ -20,9 +20,11 @@ from onnx_compress.passes.statistics.request import Look
 
 @dataclass(frozen=True)
 class Fit:
-    """`inner` [G, K', K'], `cross` [G, R', K'], means [G, K'] and [G, R']; float64.
+    """`inner` [2, G, K', K'], `cross` [2, G, R', K'], means [G, K'] and [G, R']; float64.
 
-    With more columns than `Regression.widest`, `inner` and `cross` are empty.
+    The two are of even and of odd samples, so that what is fitted to one can be judged on the
+    other; both centred on the means of all. With more columns than `Regression.widest`, `inner`
+    and `cross` are empty.
     """
 
     inner: Array
@@ -68,11 +70,11 @@ class _Regression:
         columns, count = layout.columns, self._weight.shape[1]
         self._wide = columns > request.widest
         size = 0 if self._wide else columns
-        self._inner = np.zeros((layout.groups, size, size), np.float64)
-        self._cross = np.zeros((layout.groups, count if size else 0, size), np.float64)
-        self._mean = np.zeros((layout.groups, columns))
-        self._target = np.zeros((layout.groups, count))
-        self._rows = 0
+        self._inner = np.zeros((2, layout.groups, size, size))
+        self._cross = np.zeros((2, layout.groups, count if size else 0, size))
+        self._mean = np.zeros((2, layout.groups, columns))
+        self._target = np.zeros((2, layout.groups, count))
+        self._rows, self._samples = np.zeros(2, np.int64), 0
         self.nbytes = self._inner.nbytes + self._cross.nbytes
 
     def add(self, seen: Mapping[Tap, Any], kept: Array | None) -> None:
@@ -83,19 +85,32 @@ class _Regression:
         x = np.asarray(np.concatenate(mine, axis=1), np.float32)
         original = np.asarray(np.concatenate(theirs, axis=1), np.float32)
         y = original[self._groups] @ self._weight.transpose(0, 2, 1)
+        half = self._samples % 2
         if not self._wide:
             turned = x.transpose(0, 2, 1)
-            self._inner += turned @ x
-            self._cross += y.transpose(0, 2, 1) @ x
-        self._mean += x.sum(1, dtype=np.float64)
-        self._target += y.sum(1, dtype=np.float64)
-        self._rows += x.shape[1]
+            self._inner[half] += turned @ x
+            self._cross[half] += y.transpose(0, 2, 1) @ x
+        self._mean[half] += x.sum(1, dtype=np.float64)
+        self._target[half] += y.sum(1, dtype=np.float64)
+        self._rows[half] += x.shape[1]
+        self._samples += 1
 
     def result(self) -> Fit:
-        count = max(self._rows, 1)
-        mean, target = self._mean / count, self._target / count
+        count = np.maximum(self._rows, 1)
+        mean, target = (t.sum(0) / count.sum() for t in (self._mean, self._target))
         if self._wide:
-            return Fit(self._inner, self._cross, mean, target, self._rows)
-        inner = self._inner / count - mean[:, :, None] * mean[:, None, :]
-        cross = self._cross / count - target[:, :, None] * mean[:, None, :]
-        return Fit(inner, cross, mean, target, self._rows)
+            return Fit(self._inner, self._cross, mean, target, int(self._rows.sum()))
+        inner, cross = self._inner, self._cross
+        for half in (0, 1):
+            n, own = self._rows[half], self._mean[half]
+            _centre(inner[half], n, own, mean, own, mean)
+            _centre(cross[half], n, self._target[half], target, own, mean)
+            inner[half] /= count[half]
+            cross[half] /= count[half]
+        return Fit(inner, cross, mean, target, int(self._rows.sum()))
+
+
+def _centre(sums: Array, count: Any, a: Array, a_mean: Array, b: Array, b_mean: Array) -> None:
+    """Sums of (a - m)(b - n) from those of a b. `sums` [G, A, B], `a` and `b`: sums [G, ...]."""
+    sums -= a[:, :, None] * b_mean[:, None, :] + a_mean[:, :, None] * b[:, None, :]
+    sums += count * a_mean[:, :, None] * b_mean[:, None, :]
