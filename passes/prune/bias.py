@@ -1,7 +1,7 @@
 """A vector added to what an operator gives, in its bias if it has one.
 
-    Conv, Gemm(x, W, b)      ->  b + v           MatMul(x, W), Add(_, b)  ->  b + v
-    Conv, Gemm(x, W)         ->  with v          MatMul(x, W)             ->  Add(_, v)
+Conv, Gemm(x, W, b)      ->  b + v           MatMul(x, W), Add(_, b)  ->  b + v
+Conv, Gemm(x, W)         ->  with v          MatMul(x, W)             ->  Add(_, v)
 """
 
 import numpy as np
@@ -48,7 +48,11 @@ def _behind(model: Model, node: Node, vector: Array) -> bool:
 
 def _add(model: Model, node: Node, slot: int, vector: Array) -> bool:
     old = model.constant(node.input(slot))
-    if old is None or old.size not in (1, len(vector)) or old.shape[-1:] not in ((), (1,), vector.shape):
+    if (
+        old is None
+        or old.size not in (1, len(vector))
+        or old.shape[-1:] not in ((), (1,), vector.shape)
+    ):
         return False
     wide = old.reshape(-1) if old.size == len(vector) else np.full(len(vector), old.reshape(-1)[0])
     shape = old.shape if old.size == len(vector) else vector.shape

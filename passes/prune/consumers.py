@@ -1,6 +1,6 @@
 """Consumers: the weights that sum over channels, and which of their columns a channel is.
 
-    Conv W [O, C, k, k]      channel c = columns c * k * k ... (c + 1) * k * k
+Conv W [O, C, k, k]      channel c = columns c * k * k ... (c + 1) * k * k
 """
 
 from collections.abc import Callable, Sequence

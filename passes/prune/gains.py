@@ -81,9 +81,7 @@ class _Probe:
             place = axis % len(shape) - len(shape)
             self._switches[source] = (scale.name, shift.name, reader, place)
         self._session = open_session(model)
-        self._means = {
-            source: seen[entry[2]].mean for source, entry in self._switches.items()
-        }
+        self._means = {source: seen[entry[2]].mean for source, entry in self._switches.items()}
         self._given = [self._run(feed, None) for feed in feeds]
 
     def gain(self, ranking: Ranking) -> float:

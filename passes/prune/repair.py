@@ -142,7 +142,10 @@ def solved(old: Array, inner: Array, cross: Array) -> Array:
     left = [c - old @ i for c, i in zip(cross, inner, strict=True)]  # what is still missing
     best, least = 0.0, 0.0
     for strength in _STRENGTHS if min(_traces(inner)) > 0 else ():
-        step = _step(inner[0], left[0], strength)
+        try:
+            step = _step(inner[0], left[0], strength)
+        except np.linalg.LinAlgError:  # the data are too alike for this little
+            continue
         # |missing - step x|^2 on the other half, but for what does not depend on the step
         loss = float(((step @ inner[1]) * step).sum() - 2 * (step * left[1]).sum())
         if loss < least:

@@ -13,7 +13,6 @@ import numpy as np
 
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.analysis.channels import Channels, Twins, find_channels, remove
-from onnx_compress.ir.errors import CompressError
 from onnx_compress.ir.graph import Model, clone
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.view import Node, Value

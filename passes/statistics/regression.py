@@ -1,7 +1,7 @@
 """Regression: what a changed weight should give, from what it is now multiplied by.
 
-    y = W x in the original       x' in the changed model
-    C = Cov(x', x')   B = Cov(y, x')        V = B C^-1 is the best weight there, V E[x'] + b = E[y]
+y = W x in the original       x' in the changed model
+C = Cov(x', x')   B = Cov(y, x')        V = B C^-1 is the best weight there, V E[x'] + b = E[y]
 """
 
 from collections.abc import Mapping
@@ -75,6 +75,7 @@ class _Regression:
         self._mean = np.zeros((2, layout.groups, columns))
         self._target = np.zeros((2, layout.groups, count))
         self._rows, self._samples = np.zeros(2, np.int64), 0
+        self._shift: tuple[Array, Array] = self._mean[0], self._target[0]
         self.nbytes = self._inner.nbytes + self._cross.nbytes
 
     def add(self, seen: Mapping[Tap, Any], kept: Array | None) -> None:
@@ -85,6 +86,9 @@ class _Regression:
         x = np.asarray(np.concatenate(mine, axis=1), np.float32)
         original = np.asarray(np.concatenate(theirs, axis=1), np.float32)
         y = original[self._groups] @ self._weight.transpose(0, 2, 1)
+        if not self._samples:  # so that products of large means lose no digits
+            self._shift = x.mean(1), y.mean(1)
+        x, y = x - self._shift[0][:, None], y - self._shift[1][:, None]
         half = self._samples % 2
         if not self._wide:
             turned = x.transpose(0, 2, 1)
@@ -98,8 +102,10 @@ class _Regression:
     def result(self) -> Fit:
         count = np.maximum(self._rows, 1)
         mean, target = (t.sum(0) / count.sum() for t in (self._mean, self._target))
+        means = mean + self._shift[0], target + self._shift[1]
+        rows = int(self._rows.sum())
         if self._wide:
-            return Fit(self._inner, self._cross, mean, target, int(self._rows.sum()))
+            return Fit(self._inner, self._cross, *means, rows)
         inner, cross = self._inner, self._cross
         for half in (0, 1):
             n, own = self._rows[half], self._mean[half]
@@ -107,7 +113,7 @@ class _Regression:
             _centre(cross[half], n, self._target[half], target, own, mean)
             inner[half] /= count[half]
             cross[half] /= count[half]
-        return Fit(inner, cross, mean, target, int(self._rows.sum()))
+        return Fit(inner, cross, *means, rows)
 
 
 def _centre(sums: Array, count: Any, a: Array, a_mean: Array, b: Array, b_mean: Array) -> None:

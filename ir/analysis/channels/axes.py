@@ -23,7 +23,7 @@ from onnx_compress.ir.graph.view import Node, Value
 
 Key = Value | tuple[Node, int]
 LARGEST = 1 << 22  # positions of a grid
-_COPIED = 1 << 16  # bytes; a constant up to this may become another one for each of its uses
+_COPIED = 1 << 16  # bytes; a vector up to this may become another one for each of its uses
 ONE = np.zeros(1, np.int64)  # the ids of an axis of one position: it always stays
 
 
@@ -83,7 +83,7 @@ class Axes:
     def of(self, value: Value, node: Node | None = None, slot: int = 0) -> tuple[Array, ...]:
         """Ids of the axes of a value, as a node reads it in a slot. Raises UnknownShape.
 
-        Small constants have ids of their own for each use, since they can be copied.
+        Short vectors have ids of their own for each use, since they can be copied.
         """
         key: Key = value
         tensor = self.model.tensor(value)
@@ -103,11 +103,11 @@ class Axes:
         return found
 
     def copied(self, value: Value) -> bool:
-        """Whether a constant may become another one for each of its uses."""
+        """Whether a constant, a vector, may become another one for each of its uses."""
         tensor = self.model.tensor(value)
         if tensor is None or len(value.uses) < 2 or element_type(tensor) == STRING:
             return False
-        return nbytes(tensor) <= _COPIED
+        return nbytes(tensor) <= _COPIED and sum(size > 1 for size in dims(tensor)) < 2
 
     def always(self, value: Value, axis: int) -> bool:
         """Whether an axis has the same size in every run."""

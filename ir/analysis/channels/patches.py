@@ -174,4 +174,3 @@ def write(model: Model, node: Node, slot: int, array: Array) -> None:
 def _ints(model: Model, node: Node, slot: int) -> Array:
     found = model.constant(node.input(slot))
     return np.zeros(0, np.int64) if found is None else found
-

@@ -1,7 +1,7 @@
 """Channels taken out of a model, and the same model with them masked, to compare.
 
-    removed   every constant cut along its axes, every number that counts channels rewritten
-    masked    zeros where a node sums over channels that are removed
+removed   every constant cut along its axes, every number that counts channels rewritten
+masked    zeros where a node sums over channels that are removed
 """
 
 import numpy as np
@@ -51,7 +51,7 @@ def remove(channels: Channels, removed: Array, copy: Model) -> None:
         return ~channels.gone(ids, removed)
 
     before = [value for graph in copy.graphs() for value in graph.initializers]
-    for key, ids in list(axes.constants.items()):
+    for key in axes.constants:
         stay = [kept(own) for own in axes.ids[key]]
         if all(own.all() for own in stay):
             continue

@@ -1,6 +1,6 @@
 """Operators that compute each number from those at the same place: all axes carry.
 
-    x [2, 8, 4] + b [8, 1]         axis 1 of x = axis 0 of b = axis 1 of y
+x [2, 8, 4] + b [8, 1]         axis 1 of x = axis 0 of b = axis 1 of y
 """
 
 from onnx_compress.ir.analysis.channels.axes import Ports

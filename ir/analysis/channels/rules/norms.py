@@ -1,8 +1,8 @@
 """Normalizations: channels carry where each has statistics of its own.
 
-    BatchNormalization, InstanceNormalization   channel by channel
-    GroupNormalization                          whole groups
-    LayerNormalization, Softmax                 not along what they normalize over
+BatchNormalization, InstanceNormalization   channel by channel
+GroupNormalization                          whole groups
+LayerNormalization, Softmax                 not along what they normalize over
 """
 
 from onnx_compress.ir.analysis.channels.axes import Ports

@@ -1,8 +1,8 @@
 """Convolutions and matrix products: channels go in where they are summed over, and come out.
 
-    Conv          W [O, C/g, k...]     x: grid of g and C/g     y: grid of g and O/g
-    ConvTranspose W [C, O/g, k...]     depthwise: C/g = 1, so x and y are g alone
-    MatMul        x [..., M, K] W [K, N]
+Conv          W [O, C/g, k...]     x: grid of g and C/g     y: grid of g and O/g
+ConvTranspose W [C, O/g, k...]     depthwise: C/g = 1, so x and y are g alone
+MatMul        x [..., M, K] W [K, N]
 """
 
 from onnx_compress.ir.analysis.channels.axes import Ports

@@ -1,6 +1,6 @@
 """LSTM, GRU, RNN: features that go in, and hidden units.
 
-    W [D, gates * H, I]   R [D, gates * H, H]   B [D, 2 * gates * H]     units H go everywhere
+W [D, gates * H, I]   R [D, gates * H, H]   B [D, 2 * gates * H]     units H go everywhere
 """
 
 from onnx_compress.ir.analysis.channels.axes import Ports

@@ -1,7 +1,7 @@
 """Operators that move numbers: which position goes where.
 
-    Reshape   [2, 384] -> [2, 12, 32]      the 384 are the grid of 12 and 32
-    Concat    positions one after the other; Split, Slice, Gather: some of them
+Reshape   [2, 384] -> [2, 12, 32]      the 384 are the grid of 12 and 32
+Concat    positions one after the other; Split, Slice, Gather: some of them
 """
 
 from collections.abc import Iterator, Sequence
