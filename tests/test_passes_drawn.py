@@ -16,6 +16,7 @@ PASSES = (
     Quant(bits=8, activations="float"),
     Quant(bits=16),
     Prune(sparsity=0.5),
+    Prune(channels=0.4),
 )
 each = pytest.mark.parametrize("pass_", PASSES, ids=str)
 

@@ -20,7 +20,7 @@ from onnx_compress.passes.solvers.loss import damped
 from onnx_compress.passes.solvers.structured import group_scores
 from onnx_compress.passes.statistics.covariance import Covariances
 
-_DAMPING = 0.5  # of the mean variance: what the samples hardly show may matter elsewhere
+_DAMPING = 0.5  # of the mean variance, with as many samples as channels
 _INDEPENDENT = 32  # positions of a sample that count as independent
 
 
@@ -87,9 +87,10 @@ class _Problem:
 
 def _regular(seen: Covariances) -> Array:
     """Fit to be inverted: dead channels get a variance of next to nothing."""
-    found = damped(seen.matrix, _DAMPING)
-    # positions of one sample are alike; what the data do not tell is taken for uncorrelated
-    known = min(seen.rows, seen.samples * _INDEPENDENT)
+    # positions of one sample are alike; what the data do not tell is taken for uncorrelated, and
+    # what few samples hardly show may matter elsewhere
+    known = max(min(seen.rows, seen.samples * _INDEPENDENT), 1)
+    found = damped(seen.matrix, _DAMPING * len(seen.matrix) / known)
     share = known / (known + len(found))
     found = share * found + (1 - share) * np.diag(np.diagonal(found))
     dead = seen.variances <= 0
