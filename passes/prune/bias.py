@@ -30,7 +30,7 @@ def add_to_bias(model: Model, use: Use, vector: Array) -> bool:
 
 def _behind(model: Model, node: Node, vector: Array) -> bool:
     added = sole_consumer(node.output, "Add")
-    if added:
+    if isinstance(added, Node):
         slot = 1 if added.input(0) is node.output else 0
         if model.tensor(added.input(slot)) is not None and _add(model, added, slot, vector):
             return True

@@ -21,7 +21,9 @@ Kept = Callable[[Array], Array]
 class Patch(Protocol):
     """One such number, or some of one node."""
 
-    node: Node
+    @property
+    def node(self) -> Node:
+        """The node that has them."""
 
     def apply(self, model: Model, kept: Kept, node: Node) -> None:
         """Rewrite `node`, which stands for that of the patch."""
