@@ -28,6 +28,7 @@ PASSES = (
     Quant(bits=1, bases=2, embedding_bits=3, keep={"*": 5}),
     Quant(bits=1.58, sequential=False),
     Prune(sparsity=0.5),
+    Prune(channels=0.4),
 )
 each = pytest.mark.parametrize("pass_", PASSES, ids=str)
 

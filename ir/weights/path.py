@@ -6,6 +6,8 @@ stored --Identity | Cast | Transpose | Reshape--> ... --> operand
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from onnx_compress.ir.graph.elements import Array, dims, element_type, type_name
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
@@ -55,6 +57,15 @@ class Path:
         for step in self.steps:
             array = array.transpose(step.perm) if step.perm else array.reshape(step.shape)
         return array
+
+    def undo(self, operand: Array, stored: tuple[int, ...]) -> Array:
+        """The stored numbers, of this shape, for an operand."""
+        for step in reversed(self.steps):
+            if step.perm is not None:
+                operand = operand.transpose(np.argsort(step.perm))
+            else:
+                operand = operand.reshape(self._shape_before(step, stored))
+        return operand
 
     def stored_axes(self, axes: tuple[int, ...], stored: tuple[int, ...]) -> tuple[int, ...]:
         """The axes of the stored tensor that are these axes of the operand; lost ones left out."""

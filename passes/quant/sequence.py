@@ -27,6 +27,7 @@ from onnx_compress.passes.quant.solve import Solved, solve
 from onnx_compress.passes.statistics import CrossMoment, Look, Mean, Moment
 
 Answer = tuple[Weight, Solved | No]
+_WINDOWS = 16.0  # of convolutions, for each column
 
 
 def solve_all(
@@ -113,12 +114,13 @@ class _Stages:
         """H, C and the means of all weights of a stage; those that share inputs share them."""
         uses = {w: (main_use(w), main_use(self._twins[w])) for w in group if w in self._twins}
         sums: dict[Any, _Sums] = {}
+        look = Look(_WINDOWS, samples=max(self._old.count, 1))
         keys = {}
         for weight, (old, new) in uses.items():
             if old is None or new is None:
                 continue
             keys[weight] = Moment(old).key()
-            sums.setdefault(keys[weight], _Sums(self._changed, old, new))
+            sums.setdefault(keys[weight], _Sums(self._changed, old, new, look))
         for walk, at in ((self._old, 0), (self._new, 1)):
             taps = [tap for each in sums.values() for tap in each.taps(at)]
             walk.reach([v for tap in taps if (v := tap.node.input(tap.slot)) is not None])
@@ -132,8 +134,7 @@ class _Stages:
 class _Sums:
     """Of one value that weights are multiplied by, in both models."""
 
-    def __init__(self, changed: Model, old: Use, new: Use) -> None:
-        look = Look()
+    def __init__(self, changed: Model, old: Use, new: Use, look: Look) -> None:
         self._moment = Moment(new).start(look)
         self._mean = Mean(old).start(look)
         whole = old.layout.groups == 1 and old.layout.columns <= look.widest
