@@ -197,9 +197,9 @@ RANKS: Mapping[str, Method] = {
     "SVD, whitened": lambda x, share: _low_rank(x, share, "whole"),
 }
 FACTORS: Mapping[str, Method] = {
-    "channel": lambda x, share: _channel(x, share),
-    "spatial": lambda x, share: _spatial(x, share),
-    "Tucker-2": lambda x, share: _tucker(x, share),
+    "channel": _channel,
+    "spatial": _spatial,
+    "Tucker-2": _tucker,
 }
 
 
