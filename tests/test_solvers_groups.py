@@ -111,7 +111,15 @@ def test_scaling_the_weight_or_the_inputs(name, factor):
     larger = SOLVERS[name](weight * factor, moment)
     expected = one if name == "ternary" else one * factor
     assert np.allclose(larger, expected, rtol=1e-4, atol=1e-5 * factor) or name == "hqq"
-    assert np.allclose(SOLVERS[name](weight, moment * factor), one, rtol=1e-4, atol=1e-5)
+    for size in (factor, 2.0**120, 2.0**-120):
+        assert np.allclose(SOLVERS[name](weight, moment * size), one, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("shape", [(0, 4), (3, 0), (0, 0)])
+def test_of_nothing_comes_nothing(name, shape):
+    weight, moment = np.zeros(shape), np.eye(shape[1])
+    assert SOLVERS[name](weight, moment).shape == shape
 
 
 @pytest.mark.parametrize(

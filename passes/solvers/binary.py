@@ -19,6 +19,7 @@ import numpy.typing as npt
 from onnx_compress.passes.solvers.descent import sweep, turned
 from onnx_compress.passes.solvers.grid import Grid, counted, group_size, groups
 from onnx_compress.passes.solvers.levels import Bases
+from onnx_compress.passes.solvers.loss import normalised
 from onnx_compress.passes.solvers.parallel import over_rows
 
 Array = npt.NDArray[Any]
@@ -43,7 +44,7 @@ def residual_bases(
     def solve(d: Array, w: Array) -> tuple[Array, ...]:
         parts = groups(w, size)
         signs, scales = _alternated(parts, d[:, None], count, turns)
-        flat = signs.reshape(*w.shape[:2], -1, count)[:, :, : w.shape[2]]
+        flat = signs.reshape(*w.shape[:2], parts.shape[2] * size, count)[:, :, : w.shape[2]]
         return flat.astype(np.int8), scales
 
     signs, scales = over_rows(solve, d, array, threads=threads)
@@ -63,7 +64,7 @@ def descend_bases(
 
     `moment`: [K, K] or [G, K, K], damped.
     """
-    array, h = np.asarray(weight, np.float32), np.asarray(moment, np.float32)
+    array, h = np.asarray(weight, np.float32), normalised(moment)
     size = group_size(group, array.shape[-1])
 
     def solve(h: Array, w: Array, signs: Array, scales: Array) -> tuple[Array, ...]:
@@ -112,7 +113,7 @@ def ternary(weight: Array, group: int = 0, importance: Array | None = None) -> t
     mean = _mean_size(array, group, importance)
     codes = np.where(np.abs(parts) > 0.7 * mean[..., None], np.sign(parts), 0.0)
     scale = (d * codes * parts).sum(-1) / np.maximum((d * codes**2).sum(-1), 1e-300)
-    flat = codes.reshape(*array.shape[:-1], -1)[..., : array.shape[-1]]
+    flat = codes.reshape(*array.shape[:-1], parts.shape[-2] * size)[..., : array.shape[-1]]
     return flat.astype(np.int8), scale
 
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from onnx_compress.passes.solvers.grid import Grid
 from onnx_compress.passes.solvers.levels import Affine
+from onnx_compress.passes.solvers.loss import normalised
 from onnx_compress.passes.solvers.parallel import over_rows
 
 Array = npt.NDArray[Any]
@@ -59,7 +60,7 @@ def descend(
     `weight`: [R, K] or [G, R, K]; `moment`: [K, K] or [G, K, K], damped. `start`: codes to begin
     with, by default the nearest. `refit`: scales are fitted to the codes, so the grid changes.
     """
-    array, h = np.asarray(weight, np.float32), np.asarray(moment, np.float32)
+    array, h = np.asarray(weight, np.float32), normalised(moment)
     codes = grid.codes(array) if start is None else np.asarray(start, np.float32)
 
     def solve(h: Array, w: Array, q: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
@@ -79,7 +80,7 @@ def refitted(
 
     Shapes as for `descend`. Scales that would change sign or vanish stay.
     """
-    array, h = np.asarray(weight, np.float32), np.asarray(moment, np.float32)
+    array, h = np.asarray(weight, np.float32), normalised(moment)
 
     def solve(h: Array, w: Array, q: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
         levels = Affine(turned(scale), turned(zero), grid.top, grid.group)

@@ -50,6 +50,8 @@ def inverse_factor(moment: Array, order: Array) -> Array:
     """U with UT U = H^-1, columns of H in the order given. [..., K, K], float64."""
     from scipy.linalg import lapack
 
+    if not moment.size:
+        return moment
     flat, columns = moment.reshape(-1, *moment.shape[-2:]), moment.shape[-1]
     found = np.empty_like(flat)
     for at, turn in enumerate(order.reshape(-1, columns)[:, ::-1]):

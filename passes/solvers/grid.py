@@ -54,7 +54,7 @@ class Grid:
 
 def group_size(group: int, columns: int) -> int:
     """Columns of a group: `group`, at most all of them; 0: a group is a row."""
-    return min(group, columns) if group > 0 else max(columns, 1)
+    return max(min(group, columns) if group > 0 else columns, 1)
 
 
 def groups(weight: Array, group: int) -> Array:

@@ -105,11 +105,11 @@ class Bases:
 
     def signs(self, value: Array) -> Array:
         """The signs [N, B, K, R] of numbers that are levels."""
-        places = range(0, value.shape[1], self.group)
-        parts = [
-            self._signs(at, value[:, start : start + self.group]) for at, start in enumerate(places)
-        ]
-        return np.concatenate(parts, axis=2)
+        found = np.empty((len(self.scale), *value.shape), np.float32)
+        for at, start in enumerate(range(0, value.shape[1], self.group)):
+            place = slice(start, start + self.group)
+            found[:, :, place] = self._signs(at, value[:, place])
+        return found
 
     def _signs(self, group: int, value: Array) -> Array:
         levels = self._levels[:, :, group, None]

@@ -53,3 +53,12 @@ def shrunk(moment: Array, trust: float) -> Array:
     places = np.arange(h.shape[-1])
     out[..., places, places] = diagonal
     return out
+
+
+def normalised(moment: Array) -> Array:
+    """H over its largest diagonal element, in single precision: no solution hangs on its size."""
+    h = np.asarray(moment, np.float64)
+    if not h.size:
+        return h.astype(np.float32)
+    largest = np.diagonal(h, axis1=-2, axis2=-1).max(-1)[..., None, None]
+    return np.asarray(h / np.where(largest > 0, largest, 1.0), np.float32)

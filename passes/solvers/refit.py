@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_compress.passes.solvers.loss import normalised
 from onnx_compress.passes.solvers.parallel import over_rows
 
 Array = npt.NDArray[Any]
@@ -31,7 +32,7 @@ def masked_least_squares(
     the gradient's norm, relative to where it began.
     """
     array, kept = np.asarray(weight, np.float64), np.asarray(mask, bool)
-    h = np.asarray(moment, np.float32)
+    h = normalised(moment)
 
     def solve(h: Array, w: Array, kept: Array) -> tuple[Array, ...]:
         start = np.where(kept, w, 0.0)
@@ -44,7 +45,7 @@ def masked_least_squares(
 
 def _change(h: Array, gone: Array, kept: Array, iterations: int, tolerance: float) -> Array:
     """What to add, [B, R, K], where `kept` is 1, so that it makes up for `gone`."""
-    scaling = 1 / np.maximum(np.diagonal(h, axis1=1, axis2=2), np.float32(1e-30))[:, None]
+    scaling = 1 / np.maximum(np.diagonal(h, axis1=1, axis2=2), np.finfo(np.float32).tiny)[:, None]
     residual = (gone @ h) * kept
     found = np.zeros_like(residual)
     direction = residual * scaling

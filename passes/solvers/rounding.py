@@ -47,7 +47,8 @@ def mse_clip(
     array = np.asarray(weight)
     size = group_size(group, array.shape[-1])
     low, high = _range(array, size)
-    d = counted(importance, array.shape, size).astype(np.float32)
+    d = counted(importance, array.shape, size)
+    d = (d / max(float(d.max(initial=0.0)), np.finfo(float).tiny)).astype(np.float32)
 
     def solve(d: Array, w: Array, low: Array, high: Array) -> tuple[Array, ...]:
         best = np.empty(low.shape)

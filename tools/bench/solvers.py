@@ -97,14 +97,6 @@ def _gptq(layer: Layer, bits: int) -> Array:
     return grid.decode(gptq(layer.weight, layer.moment, grid))
 
 
-def _corrected(layer: Layer, bits: int, rank: int) -> Array:
-    solved = (
-        solve(w, h, bits, GROUP, rank=min(rank, *w.shape)).decode()
-        for w, h in zip(layer.weight, layer.raw, strict=True)
-    )
-    return np.stack(list(solved))
-
-
 def _bases(layer: Layer, count: int, descent: bool) -> Array:
     signs, scales = residual_bases(layer.weight, count, GROUP, layer.diagonal)
     if descent:
@@ -173,7 +165,12 @@ BITS: Mapping[str, Method] = {
     "descent": lambda x, bits: _coded(x, _clip(x, bits), False, False),
     "descent, scales refitted": lambda x, bits: _coded(x, _clip(x, bits), True, False),
     "GPTQ, descent, refit (`solve`)": lambda x, bits: solve(x.weight, x.raw, bits, GROUP).decode(),
-    "the same, and rank 32": lambda x, bits: _corrected(x, bits, 32),
+}
+CORRECTED: Mapping[str, Method] = {
+    "`solve`": lambda x, bits: solve(x.weight[0], x.raw[0], bits, GROUP).decode()[None],
+    "`solve(rank=32)`": lambda x, bits: solve(x.weight[0], x.raw[0], bits, GROUP, rank=32).decode()[
+        None
+    ],
 }
 SIGNS: Mapping[str, Method] = {
     "nearest sums of signs": lambda x, count: _bases(x, count, False),
@@ -200,9 +197,9 @@ RANKS: Mapping[str, Method] = {
     "SVD, whitened": lambda x, share: _low_rank(x, share, "whole"),
 }
 FACTORS: Mapping[str, Method] = {
-    "channel": lambda x, share: _channel(x, share),
-    "spatial": lambda x, share: _spatial(x, share),
-    "Tucker-2": lambda x, share: _tucker(x, share),
+    "channel": _channel,
+    "spatial": _spatial,
+    "Tucker-2": _tucker,
 }
 
 
@@ -243,12 +240,13 @@ def tables(chosen: Sequence[Layer]) -> Iterator[Table]:
     full = [layer for layer in chosen if len(layer.weight) == 1]
     kernels = [layer for layer in chosen if layer.large]
     yield "bits a weight", chosen, {8: "8", 4: "4", 3: "3", 2: "2"}, BITS
+    wide = [layer for layer in full if min(layer.weight.shape[1:]) >= 128]
+    yield f"bits and a correction, {len(wide)} layers", wide, {4: "4", 3: "3", 2: "2"}, CORRECTED
     yield "bases of signs", chosen, {1: "1", 2: "2", 3: "3"}, SIGNS
     yield "levels", chosen, {3: "3"}, THREE
     yield "zeros", chosen, {0.5: "50 %", 0.7: "70 %", (2, 4): "2:4"}, ZEROS
     yield "low rank", full, {0.5: "half"}, RANKS
-    if kernels:
-        yield f"{len(kernels)} kernels in factors", kernels, {0.5: "half the cost"}, FACTORS
+    yield f"{len(kernels)} kernels in factors", kernels, {0.5: "half the cost"}, FACTORS
 
 
 def main() -> None:
@@ -257,11 +255,14 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="FOLDER or MODEL.onnx=DATA.npz")
     parser.add_argument("--every", type=int, default=1, help="take every so many layers")
     parser.add_argument("--mixed", action="store_true", help="the same sources to fit and to judge")
+    parser.add_argument("--only", default="", help="tables whose titles hold this")
     options = parser.parse_args()
     for job in jobs(options.models):
         chosen = list(layers(job, options.every, options.mixed))
         print(f"\n{Path(job[0]).stem}: {len(chosen)} layers")
         for title, those, settings, methods in tables(chosen):
+            if options.only not in title or not those:
+                continue
             print(f"\n{line([title, *settings.values()])}\n{line(['---'] * (len(settings) + 1))}")
             for name, method in methods.items():
                 cells = [cell(method, those, setting) for setting in settings]
