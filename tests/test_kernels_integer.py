@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from onnx_compress.kernels.convolution import conv_integer, qlinear_conv
 from onnx_compress.kernels.integer import matmul_integer, prepare, qlinear_matmul
-from onnx_compress.kernels.machine.paths import available
 
 from kernel_paths import every_path
 
@@ -57,34 +56,6 @@ def test_products_with_codes_of_seven_bits_are_exact(path, size, zero, threads):
     out = matmul_integer(a, b, 255, zero, threads=threads, path=path)
     wanted = (a.astype(np.int64) - 255) @ (b.astype(np.int64) - zero)
     np.testing.assert_array_equal(out, wanted)
-
-
-@every_path
-@given(sizes, st.sampled_from([0.0, 0.01, 0.2]), st.integers(1, 3))
-def test_products_with_few_pairs_that_would_saturate_are_exact(path, size, share, threads):
-    rows, deep, columns = size
-    rng = np.random.default_rng(size)
-    a = drawn(rng, np.uint8, (rows, deep))
-    b = rng.integers(-64, 65, (deep, columns))
-    b = np.where(rng.random(b.shape) < share, rng.choice([-128, -127, 127], b.shape), b)
-    out = matmul_integer(a, b.astype(np.int8), threads=threads, path=path)
-    np.testing.assert_array_equal(out, a.astype(np.int64) @ b)
-
-
-@pytest.mark.skipif("avx2" not in available(), reason="this processor cannot run avx2")
-def test_on_avx2_pairs_that_would_saturate_decide_how_weights_are_laid_out():
-    rng = np.random.default_rng(0)
-    normal = rng.standard_normal((768, 64))
-    normal = np.rint(normal / np.abs(normal).max(0) * 127).astype(np.int8)
-    laid = prepare(normal, path="avx2").data
-    assert laid.kind == "bytes"
-    assert 0 < laid.entries.shape[1] < 0.015 * normal.size
-    assert prepare(normal // 2, path="avx2").data.entries.size == 0
-    assert prepare(drawn(rng, np.int8, (768, 64)), path="avx2").data.kind == "pairs"
-    a = drawn(rng, np.uint8, (5, 768))
-    for threads in (1, 2):
-        out = matmul_integer(a, prepare(normal, path="avx2"), threads=threads)
-        np.testing.assert_array_equal(out, a.astype(np.int64) @ normal)
 
 
 @every_path

@@ -4,14 +4,12 @@
 
 A panel of B is multiplied with all tiles of A before the next: it stays in the second cache.
 
-On AVX2 four bytes at a time (vpmaddubsw) would saturate where b0 + b1, of one sign, passes 128: 255
-times that is 2^15. Such pairs are few in weights with a scale for each column. What they have above
-128 is taken out of B and added apart, entry by entry; where they are not few, B is widened to 16
-bits instead (vpmaddwd), at 4 instructions for what takes 3. Both are exact.
+On AVX2 four bytes at a time (vpmaddubsw) would saturate, so B is widened to 16 bits (vpmaddwd), at
+4 instructions for what takes 3; unless no pair of B can: |b0 + b1| of one sign <= 128 times 255 is
+below 2^15. Codes of 7 bits and less are always such, and so both are exact.
 """
 
 import functools
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,98 +24,57 @@ from onnx_compress.kernels.simd.tile import UNROLL, tile
 Array = npt.NDArray[Any]
 
 _ROWS = 6  # of the largest tile
-_FEW = 0.015  # share of codes; each costs what 7 do in a tile, which wins a fifth
 
 
-@dataclass(frozen=True)
-class Panels:
-    """B [panels, steps, columns, group] for one `kind` of lanes, and what was taken out of it.
-
-    `entries`: int64 [3, E] of rows of B, columns within a panel, and values; those of panel p are
-    starts[p] to starts[p + 1].
-    """
-
-    kind: str
-    data: Array
-    starts: Array
-    entries: Array
-
-
-def lay_out(b: Array, path: str, saturate: bool) -> Panels:
-    """Lay out B, int8 [K, N], filled up with zeros."""
-    excess = np.zeros((0, 0), np.int8)
+def lay_out(b: Array, path: str, saturate: bool) -> tuple[str, Array]:
+    """Kind of lanes, and B, int8 [K, N], as [panels, steps, columns, group], the rest zeros."""
     kind = "bytes"
     if path == "avx512vnni" and saturate:
         kind = "saturating"
-    elif path == "avx2" and not saturate:
-        excess = _excess(b)
-        if np.count_nonzero(excess) > _FEW * b.size:
-            kind, excess = "pairs", np.zeros((0, 0), np.int8)
+    elif path == "avx2" and not saturate and _can_saturate(b):
+        kind = "pairs"
     lanes = LANES[path, kind]
-    count = -(-b.shape[1] // lanes.columns)
     deep = lanes.group * UNROLL
     steps = -(-b.shape[0] // deep) * UNROLL
-    out = np.zeros((count, steps, lanes.columns, lanes.group), np.int8)
+    out = np.zeros((-(-b.shape[1] // lanes.columns), steps, lanes.columns, lanes.group), np.int8)
     if b.size:
-        _panels(np.ascontiguousarray(b - excess if excess.size else b), out)
-    columns, rows = np.nonzero(excess.T)
-    panels, within = np.divmod(columns, lanes.columns)
-    starts = np.searchsorted(panels, np.arange(count + 1))
-    return Panels(
-        kind, out, starts, np.stack([rows, within, excess[rows, columns]], dtype=np.int64)
-    )
+        _panels(np.ascontiguousarray(b), out)
+    return kind, out
 
 
 def product(
-    a: Array, b: Panels, left: Array, right: Array, out: Array, path: str, threads: int
+    a: Array,
+    b: tuple[str, Array],
+    left: Array,
+    right: Array,
+    out: Array,
+    path: str,
+    threads: int,
 ) -> None:
     """Fill `out`, int32 [M, N], from a, uint8 [M, K], and b laid out."""
-    packed = tiles(a, LANES[path, b.kind].group, _ROWS, b.data.shape[1])
-    loop = _loop(path, b.kind)
-    wide = np.zeros((2, len(b.data) * b.data.shape[2]), np.int32)
+    kind, panels = b
+    packed = tiles(a, LANES[path, kind].group, _ROWS, panels.shape[1])
+    loop = _loop(path, kind)
+    wide = np.zeros((2, len(panels) * panels.shape[2]), np.int32)
     wide[:, : right.shape[1]] = right
-    turned = np.ascontiguousarray(a.T) if b.entries.size else a
 
     def job(start: int, stop: int) -> None:
-        loop(packed, b.data, left, wide, start, stop, out)
-        if b.entries.size:
-            _add(turned, b.starts, b.entries, b.data.shape[2], start, stop, out)
+        loop(packed, panels, left, wide, start, stop, out)
 
-    spread(job, len(b.data), 1, threads)
+    spread(job, len(panels), 1, threads)
 
 
-def _excess(b: Array) -> Array:
-    """int8 [K, N]: what pairs have above 128 or below -128, where the larger of them stands."""
-    out = np.zeros(b.shape, np.int8)
+def _can_saturate(b: Array) -> bool:
+    """Whether a pair of products with 255 can leave 16 bits."""
     if not b.size or (int(b.max()) <= 64 and int(b.min()) >= -64):
-        return out
-    whole = len(b) - len(b) % 2
-    first, second = b[:whole:2].astype(np.int16), b[1:whole:2].astype(np.int16)
-    sums = first + second
-    alike = (first ^ second) >= 0
-    over = np.where(alike, sums - np.clip(sums, -128, 128), 0)
-    larger = np.abs(first) >= np.abs(second)
-    out[:whole:2] = np.where(larger, over, 0)
-    out[1:whole:2] = np.where(larger, 0, over)
-    return out
-
-
-@kernel(writes=("out",))
-def _add(a: Any, starts: Any, entries: Any, wide: int, start: int, stop: int, out: Any) -> None:
-    """out[:, j] += a[k, :] * value for each entry of the panels; a is turned, [K, M]."""
-    count = a.shape[1]
-    sums = np.empty((wide, count), np.int32)
-    for p in range(start, stop):
-        if starts[p] == starts[p + 1]:
-            continue
-        sums[:] = 0
-        for e in range(starts[p], starts[p + 1]):
-            k, j, value = entries[0, e], entries[1, e], np.int32(entries[2, e])
-            for i in range(count):
-                sums[j, i] += np.int32(a[k, i]) * value
-        for i in range(count):
-            for j in range(min(wide, out.shape[1] - p * wide)):
-                out[i, p * wide + j] += sums[j, i]
+        return False
+    wide = np.zeros((b.shape[0] + b.shape[0] % 2, b.shape[1]), np.int16)
+    wide[: len(b)] = b
+    above, below = np.maximum(wide, 0), np.minimum(wide, 0)
+    return bool(
+        (above[::2] + above[1::2]).max(initial=0) > 128
+        or (below[::2] + below[1::2]).min(initial=0) < -128
+    )
 
 
 @kernel(writes=("out",))
