@@ -165,6 +165,32 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     assert python(PRODUCT + fork) == ["right", "7"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_a_child_may_be_made_while_a_kernel_is_compiled():
+    code = """
+import os, threading
+import numpy as np
+from onnx_compress.kernels.machine.compiled import kernel
+
+@kernel(writes=("out",))
+def double(x, out):
+    for k in range(x.size):
+        out[k] = x[k] + x[k]
+
+x = np.ones(3)
+other = threading.Thread(target=lambda: double(x, np.empty(3)))
+other.start()
+child = os.fork()
+if child == 0:
+    out = np.empty(3, np.float32)
+    double(np.ones(3, np.float32), out)
+    os._exit(int(out.sum()))
+other.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert python(code) == ["6"]
+
+
 def assembly(emit, count, cpu):
     """What LLVM makes of a function of `count` addresses whose body `emit` writes, for a CPU."""
     llvm.initialize_all_targets()

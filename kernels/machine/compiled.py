@@ -7,6 +7,7 @@ Compiling is lazy, so importing costs nothing and numba itself is loaded with th
 was compiled is kept on disk (`storage`) if there is a place to write to.
 """
 
+import os
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +15,15 @@ from typing import Any
 import numpy as np
 
 from onnx_compress.kernels.machine.storage import Storage
+
+_compiling = threading.RLock()
+
+if hasattr(os, "register_at_fork"):  # no child begins in the middle of compiling
+    os.register_at_fork(
+        before=_compiling.acquire,
+        after_in_parent=_compiling.release,
+        after_in_child=_compiling.release,
+    )
 
 
 class Kernel:
@@ -31,7 +41,6 @@ class Kernel:
         names = code.co_varnames[: code.co_argcount]
         self._written = tuple(name in writes for name in names)
         self._compiled: dict[tuple[Any, ...], Any] = {}
-        self._lock = threading.Lock()
 
     def __call__(self, *arguments: Any) -> None:
         """Run it, compiled for these kinds of arguments."""
@@ -40,7 +49,7 @@ class Kernel:
         )
         found = self._compiled.get(kinds)
         if found is None:
-            with self._lock:
+            with _compiling:
                 found = self._compiled.get(kinds)
                 if found is None:
                     found = self._compiled[kinds] = self._compile(arguments)

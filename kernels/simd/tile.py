@@ -13,8 +13,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from onnx_compress.kernels.simd.lanes import Lanes
-from onnx_compress.kernels.simd.vectors import I32, I64, broadcast, load, store, vector
+from onnx_compress.kernels.simd.vectors import I32, I64, broadcast, load, prefetch, store, vector
 
+AHEAD = 2048  # bytes of B that are asked for before they are read
 UNROLL = 2  # steps of K in the body of the loop; packed operands are filled up with zeros
 
 
@@ -92,6 +93,8 @@ def _multiply(builder: Any, lanes: Lanes, rows: int, a: Any, b: Any, steps: Any,
             step = builder.add(builder.mul(loop.index, I64(UNROLL)), I64(part))
             from_a = builder.add(a, builder.mul(step, I64(4 * rows)))
             from_b = builder.add(b, builder.mul(step, I64(lanes.vectors * bytes_of_b)))
+            if rows <= 2:  # as fast as memory, which is slow to begin with each panel
+                prefetch(builder, from_b, AHEAD)
             columns = [lanes.load_b(builder, from_b, v * bytes_of_b) for v in range(lanes.vectors)]
             for i in range(rows):
                 row = broadcast(builder, load(builder, from_a, 4 * i, I32), lanes.width)

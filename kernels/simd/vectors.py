@@ -44,6 +44,17 @@ def store(builder: Any, value: Any, address: Any, offset: Any) -> None:
     builder.store(value, at(builder, address, offset, value.type)).align = 1
 
 
+def prefetch(builder: Any, address: Any, offset: int) -> None:
+    """Ask for the line of memory at an address, which may be any."""
+    place = at(builder, address, offset, I8)
+    module = builder.module
+    kind = ir.FunctionType(ir.VoidType(), [place.type, I32, I32, I32])
+    function = module.globals.get("llvm.prefetch.p0") or ir.Function(
+        module, kind, "llvm.prefetch.p0"
+    )
+    builder.call(function, [place, I32(0), I32(3), I32(1)])
+
+
 def broadcast(builder: Any, value: Any, count: int) -> Any:
     """<count x value>."""
     kind = vector(value.type, count)
