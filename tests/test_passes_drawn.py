@@ -2,19 +2,31 @@
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from onnx import ModelProto
 
 from onnx_compress.passes import Pass
 from onnx_compress.passes.clean import Fold
 from onnx_compress.passes.prune import Prune
 from onnx_compress.passes.quant import Quant
-from onnx_compress.testing import check_mutations, check_pass, examples, models
+from onnx_compress.testing import (
+    check_mutations,
+    check_pass,
+    examples,
+    feeds,
+    models,
+    tried,
+)
+from onnx_compress.testing.checks import outputs_kept
 
 PASSES = (
     Fold(),
     Quant(bits=8),
     Quant(bits=8, activations="float"),
     Quant(bits=16),
+    Quant(bits=4),
+    Quant(bits=1, bases=2, embedding_bits=3, keep={"*": 5}),
+    Quant(bits=1.58, sequential=False),
     Prune(sparsity=0.5),
 )
 each = pytest.mark.parametrize("pass_", PASSES, ids=str)
@@ -38,6 +50,15 @@ def test_a_pass_keeps_its_promises_where_there_are_functions(
     pass_: Pass, model: ModelProto
 ) -> None:
     check_pass(pass_, model)
+
+
+@each
+@examples(30)
+@given(data=st.data())
+def test_a_pass_keeps_the_outputs_of_extreme_inputs(pass_: Pass, data: st.DataObject) -> None:
+    """Zeros, denormals, large numbers, all of them; one sample and three."""
+    model = data.draw(models())
+    outputs_kept(tried(pass_, model), [data.draw(feeds(model))])
 
 
 @each

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 from zlib import crc32
 
@@ -29,7 +30,7 @@ from onnx_compress.testing import (
     models,
 )
 from onnx_compress.testing.mutations import saved_externally
-from onnx_compress.testing.outputs import compare, perturbed
+from onnx_compress.testing.outputs import Yardstick, compare
 
 from models_by_text import (  # noqa: F401
     Feed,
@@ -58,10 +59,11 @@ def same(one: ModelProto, other: ModelProto, seed: int = 0) -> str:
     """What differs between two models on one feed, not optimized; "" if nothing does."""
     original = from_proto(one)
     feed = feed_of(original, "normal", 2, seed)
-    shaken = [session.run(feed) for session in perturbed(original, 1e-6, False)]
+    yardstick = Yardstick(original, 1e-6)
     sessions = [Session(model, optimize=False) for model in (original, from_proto(other))]
-    outputs = zip(*(session.run(feed) for session in sessions), *shaken, strict=True)
-    return "; ".join(filter(None, (compare(a, b, rest) for a, b, *rest in outputs)))
+    outputs = enumerate(zip(*(session.run(feed) for session in sessions), strict=True))
+    found = (compare(a, b, partial(yardstick, feed, at)) for at, (a, b) in outputs)
+    return "; ".join(filter(None, found))
 
 
 # ------------------------------------------------------------------------------- on drawn models

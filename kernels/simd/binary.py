@@ -71,7 +71,6 @@ def product(a: Array, b: "SignMatrix", out: Array, threads: int) -> None:
 def _look_up(rows: int) -> Any:
     """f(places, line, tables, w, steps, c): counts of `rows` rows and a panel, added to c."""
 
-    @intrinsic
     def count(typing: Any, places: Any, line: Any, tables: Any, w: Any, steps: Any, c: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _emit(builder, rows, *arguments)
@@ -79,7 +78,7 @@ def _look_up(rows: int) -> Any:
 
         return types.void(*[types.intp] * 6), build
 
-    return count
+    return intrinsic(count)
 
 
 def _emit(

@@ -86,7 +86,6 @@ def integer_tile(small: Small, bits: int, rows: int, chunk: int, even: bool) -> 
     (z is the same everywhere). s, z: float32 [blocks, columns]. c: float32 [rows, columns].
     """
 
-    @intrinsic
     def multiply(
         typing: Any, x: Any, t: Any, w: Any, s: Any, z: Any, blocks: Any, chunks: Any, c: Any
     ) -> Any:
@@ -96,7 +95,7 @@ def integer_tile(small: Small, bits: int, rows: int, chunk: int, even: bool) -> 
 
         return types.void(*[types.intp] * 8), build
 
-    return multiply
+    return intrinsic(multiply)
 
 
 def emit(
@@ -183,7 +182,6 @@ def _chunk(
 def float_tile(small: Small, bits: int, rows: int) -> Any:
     """f(x, w, s, z, blocks, steps, c): as `integer_tile`; x float32 [K, rows], steps in a block."""
 
-    @intrinsic
     def multiply(
         typing: Any, x: Any, w: Any, s: Any, z: Any, blocks: Any, steps: Any, c: Any
     ) -> Any:
@@ -193,7 +191,7 @@ def float_tile(small: Small, bits: int, rows: int) -> Any:
 
         return types.void(*[types.intp] * 7), build
 
-    return multiply
+    return intrinsic(multiply)
 
 
 def _float(

@@ -112,7 +112,6 @@ def _vector(
 def _tile(lanes: int) -> Any:
     """f(values, indices, count, x, y): y[32] += sum_p values[p] * x[indices[p], 32]."""
 
-    @intrinsic
     def accumulate(typing: Any, values: Any, indices: Any, count: Any, x: Any, y: Any) -> Any:
         def build(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             _emit(builder, lanes, *arguments)
@@ -120,7 +119,7 @@ def _tile(lanes: int) -> Any:
 
         return types.void(*[types.intp] * 5), build
 
-    return accumulate
+    return intrinsic(accumulate)
 
 
 def _emit(builder: Any, lanes: int, values: Any, indices: Any, count: Any, x: Any, y: Any) -> None:

@@ -25,7 +25,6 @@ def tile(lanes: Lanes, rows: int) -> Any:
     one for each column; rows of C are `line` apart.
     """
 
-    @intrinsic
     def multiply(
         typing: Any,
         a: Any,
@@ -43,7 +42,7 @@ def tile(lanes: Lanes, rows: int) -> Any:
 
         return types.void(*[types.intp] * 8), build
 
-    return multiply
+    return intrinsic(multiply)
 
 
 def emit(

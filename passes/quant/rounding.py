@@ -1,11 +1,22 @@
-"""Codes of a weight, by rounding to the nearest; the weight is read in bounded pieces."""
+"""Codes of eight bits: to the nearest, then by coordinate descent where there are data.
+
+The weight is read in bounded pieces, unless data are there to fit its codes to.
+"""
+
+from dataclasses import replace
 
 import numpy as np
 
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights import Use, Weight
+from onnx_compress.ir.weights.forms import Affine
+from onnx_compress.ir.weights.order import order_of
 from onnx_compress.kernels.affine import largest, quantize, scale_for
+from onnx_compress.passes.solvers.descent import descend
+from onnx_compress.passes.solvers.grid import Grid
+
+_SWEEPS = 2
 
 
 def round_to_nearest(weight: Weight, bits: int) -> tuple[Array, Array] | No:
@@ -22,3 +33,25 @@ def round_to_nearest(weight: Weight, bits: int) -> tuple[Array, Array] | No:
     for place, array in weight.pieces():
         codes[place] = quantize(array, scale[place] if 0 in axes else scale, bits)
     return codes, scale
+
+
+def descended(
+    weight: Weight, use: Use, form: Affine, bits: int, aim: Array, damped: list[Array]
+) -> Affine:
+    """The same scales with codes of less loss; the form as it is where scales cross its rows.
+
+    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: H of each group.
+    """
+    if form.scale is None or not form.scales_along(use):
+        return form
+    order = order_of(weight.shape, use)
+    scale = order.matrix(np.broadcast_to(form.scale, weight.shape))[:, :1].astype(np.float64)
+    # codes from -top to top: the one more that two's complement has is left out
+    top = (1 << bits - 1) - 1
+    scale = scale.reshape(*aim.shape[:2], 1)
+    zero = np.full(scale.shape, float(top))
+    grid = Grid(scale, zero, bits, order.columns, order.columns, levels=2 * top + 1)
+    start = order.matrix(form.codes).astype(np.float32).reshape(aim.shape) + top
+    codes, _ = descend(aim, np.stack(damped), grid, start, _SWEEPS)
+    new = order.restore(codes.reshape(order.rows, order.columns) - top).astype(np.int8)
+    return replace(form, codes=np.ascontiguousarray(new))

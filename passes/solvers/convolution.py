@@ -7,8 +7,8 @@
 The matrix is W [O, I*y*x], the moment H that of unrolled windows. `channel` is the whitened SVD and
 the best there is. In the others the last factors are, for a given B, the best there are (least
 squares; for Tucker the best of rank b, by reduced-rank regression), and B descends along conjugate
-gradients with the others fixed; in turn, so that the loss never rises. Sources: Jaderberg 1405.3866,
-Zhang 1505.06798 (channel), Kim 1511.06530 (Tucker-2).
+gradients with the others fixed; in turn, so that the loss never rises. Sources: Jaderberg
+1405.3866 (spatial), Zhang 1505.06798 (channel), Kim 1511.06530 (Tucker-2).
 """
 
 from dataclasses import dataclass
@@ -46,9 +46,7 @@ def channel(kernel: Array, moment: Array, rank: int) -> tuple[Array, Array]:
     return first.reshape(-1, *kernel.shape[1:]), last[:, :, None, None]
 
 
-def spatial(
-    kernel: Array, moment: Array, rank: int, turns: int = 3
-) -> tuple[Array, Array]:
+def spatial(kernel: Array, moment: Array, rank: int, turns: int = 3) -> tuple[Array, Array]:
     """B [r, I, y, 1] and A [O, r, 1, x], in the order they run. Shapes as for `channel`."""
     with one_thread():
         first = _begin(kernel, moment, rank, _SPATIAL)
@@ -62,7 +60,7 @@ def spatial(
 def tucker(
     kernel: Array, moment: Array, ranks: tuple[int, int], turns: int = 3
 ) -> tuple[Array, Array, Array]:
-    """B [a, I, 1, 1], C [b, a, y, x], A [O, b, 1, 1] for `ranks` (a, b). Shapes as for `channel`."""
+    """B [a, I, 1, 1], C [b, a, y, x], A [O, b, 1, 1] for `ranks` (a, b); else as `channel`."""
     inner, outer = ranks
     with one_thread():
         first = _begin(kernel, moment, inner, _TUCKER)
@@ -89,7 +87,13 @@ def _begin(kernel: Array, moment: Array, rank: int, pattern: Pattern) -> Array:
     spelled = "iyx" + "".join(axis if axis in others else axis.upper() for axis in "iyx")
     seen = np.einsum(f"{spelled}->{left}{right}", whole).reshape(matrix.shape[1], -1)
     _, found = whitened_svd(matrix, seen, rank)
-    return found.reshape(-1, *shape)
+    return _orthonormal(found.reshape(-1, *shape))
+
+
+def _orthonormal(first: Array) -> Array:
+    """B with orthonormal rows of the same span: A makes up for the difference."""
+    found = np.linalg.qr(first.reshape(len(first), -1).T)[0].T
+    return np.asarray(found.reshape(-1, *first.shape[1:]))
 
 
 def _basis(kernel: Array, first: Array, pattern: Pattern) -> Array:
@@ -99,15 +103,20 @@ def _basis(kernel: Array, first: Array, pattern: Pattern) -> Array:
     shape = [sizes[axis] for axis in axes]
     many = int(np.prod(shape))
     found = np.einsum(pattern.product, np.eye(many).reshape(many, *shape), first)
-    return found.reshape(many, -1)
+    return np.asarray(found.reshape(many, -1))
 
 
 def _seen(kernel: Array, moment: Array, basis: Array) -> tuple[Array, Array]:
-    """P H PT, and W H PT (P H PT)^-1: the best A for this basis."""
+    """P H PT, and W H PT (P H PT)^-1: the best A for this basis.
+
+    The rows of P are orthonormal, so what is inverted is no worse than H.
+    """
+    from scipy.linalg import cho_factor, cho_solve
+
     through = moment @ basis.T
     gram = basis @ through
     matrix = kernel.reshape(len(kernel), -1)
-    return gram, np.linalg.lstsq(gram, (matrix @ through).T, rcond=1e-12)[0].T
+    return gram, cho_solve(cho_factor(gram, lower=True), (matrix @ through).T).T
 
 
 def _least_squares(kernel: Array, moment: Array, first: Array, pattern: Pattern) -> Array:
@@ -119,24 +128,22 @@ def _least_squares(kernel: Array, moment: Array, first: Array, pattern: Pattern)
 def _reduced(kernel: Array, moment: Array, first: Array, rank: int) -> tuple[Array, Array]:
     """A [O, b] and C [b, a, y, x]: the best A C of rank b for B."""
     gram, best = _seen(kernel, moment, _basis(kernel, first, _TUCKER))
-    gram[np.diag_indices_from(gram)] += 1e-9 * max(float(np.diagonal(gram).mean()), 1e-300)
     last, core = whitened_svd(best, gram, rank)
     return last, core.reshape(-1, len(first), *kernel.shape[2:])
 
 
-def _descended(
-    kernel: Array, moment: Array, last: Array, first: Array, pattern: Pattern
-) -> Array:
+def _descended(kernel: Array, moment: Array, last: Array, first: Array, pattern: Pattern) -> Array:
     """B after some steps of conjugate gradients with A fixed. The loss is quadratic in B."""
     terms, made = pattern.product.split("->")
     left, right = terms.split(",")
 
     def kernel_of(part: Array) -> Array:
-        return np.einsum(pattern.product, last, part, optimize=True)
+        return np.asarray(np.einsum(pattern.product, last, part, optimize=True))
 
     def along(change: Array) -> Array:
         turned = (change.reshape(len(kernel), -1) @ moment).reshape(kernel.shape)
-        return np.einsum(f"{left},{made}->{right}", last, turned, optimize=True)
+        back = np.einsum(f"{left},{made}->{right}", last, turned, optimize=True)
+        return np.asarray(back)
 
     found = first.copy()
     residual = along(kernel - kernel_of(first))
@@ -151,4 +158,4 @@ def _descended(
         residual = residual - step * ahead
         after = float((residual**2).sum())
         direction, energy = residual + after / energy * direction, after
-    return found
+    return _orthonormal(found)

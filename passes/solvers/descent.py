@@ -98,9 +98,7 @@ def turned(array: Array) -> Array:
     return np.ascontiguousarray(np.swapaxes(array, 1, 2), np.float32)
 
 
-def sweep(
-    weight: Array, value: Array, h: Array, levels: Levels, sweeps: int, refit: bool
-) -> None:
+def sweep(weight: Array, value: Array, h: Array, levels: Levels, sweeps: int, refit: bool) -> None:
     """Change `value` and `levels` in place. weight, value: [B, K, R]; h: [B, K, K]."""
     diagonal = np.maximum(np.diagonal(h, axis1=1, axis2=2), np.finfo(np.float32).tiny)
     gradient = h @ (weight - value)

@@ -42,15 +42,15 @@ def hqq(weight: Array, bits: int, group: int = 0, threads: int | None = None) ->
 def _zeros(parts: Array, d: Array, scale: Array, zero: Array, top: int) -> Array:
     """The best zeros met, [B, R, G]; `parts`: the numbers in units of their scale."""
     best, least = zero, np.full(zero.shape, np.inf, np.float32)
-    beta = _BETA
+    active, beta = np.ones(zero.shape, bool), _BETA
     for _ in range(_TURNS):
         codes = np.clip(np.rint(parts + zero[..., None]), np.float32(0), np.float32(top))
         change = parts - (codes - zero[..., None])
         found = (d * np.abs(change)).sum(-1)
-        better = found < least
-        if not better.any():
+        active &= found < least  # each group stops by itself, whatever the others do
+        if not active.any():
             break
-        best, least = np.where(better, zero, best), np.where(better, found, least)
+        best, least = np.where(active, zero, best), np.where(active, found, least)
         error = _shrunk(change * scale[..., None], beta) / scale[..., None]
         zero = (d * (codes - parts + error)).sum(-1) / d.sum(-1)
         beta *= _GROWTH

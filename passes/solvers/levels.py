@@ -44,7 +44,7 @@ class Affine:
         step = np.divide(slope, curvature, out=np.zeros_like(slope), where=curvature > 0)
         kept = scale + step > np.float32(_LEAST) * scale
         self.scale[:, group] = np.where(kept, scale + step, scale)
-        return self.scale[:, group][:, None] * distance
+        return np.asarray(self.scale[:, group][:, None] * distance)
 
     def value(self, codes: Array) -> Array:
         """The numbers [B, K, R] of codes [B, K, R]."""
@@ -79,7 +79,8 @@ class Bases:
     def nearest(self, column: int, aim: Array) -> Array:
         """The levels nearest to `aim`, [B, R]."""
         levels = self._levels[:, :, column // self.group]
-        best, least = levels[0], np.abs(aim - levels[0])
+        best: Array = levels[0]
+        least = np.abs(aim - best)
         for level in levels[1:]:
             distance = np.abs(aim - level)
             best = np.where(distance < least, level, best)

@@ -73,14 +73,12 @@ def randomised_svd(
             sample = _times(array, h) @ (array.T @ sample)
             sample, _ = np.linalg.qr(sample)
         inside = sample.T @ array
-        values, u = np.linalg.eigh(_times(inside, h) @ inside.T)
+        u = np.linalg.eigh(_times(inside, h) @ inside.T)[1]
         basis = sample @ u[:, ::-1][:, :rank]
     return basis, basis.T @ array
 
 
-def residual_low_rank(
-    weight: Array, coded: Array, moment: Array, rank: int
-) -> tuple[Array, Array]:
+def residual_low_rank(weight: Array, coded: Array, moment: Array, rank: int) -> tuple[Array, Array]:
     """A, B with W ~ V + A B: what codes V lose, given back where outputs feel it most.
 
     EoRA (2410.21271), LQER (2402.02446).

@@ -45,12 +45,14 @@ def over_rows(
         if len(jobs) == 1 or threads == 1:
             found = [function(*job) for job in jobs]
         else:
-            with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+            # where linear algebra is on OpenMP, each thread has a limit of its own
+            workers = min(threads or os.cpu_count() or 1, len(jobs))
+            with ThreadPoolExecutor(workers, initializer=_limit) as pool:
                 runs = [pool.submit(copy_context().run, function, *job) for job in jobs]
                 found = [run.result() for run in runs]
-    if alone:
-        return tuple(np.concatenate([one[0] for one in part]) for part in zip(*found, strict=True))
-    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+    axis = 1 if wide[1].shape[0] == 1 else 0
+    joined = [np.concatenate(part, axis) for part in zip(*found, strict=True)]
+    return tuple(array[0] if alone else array for array in joined)
 
 
 def _places(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
@@ -76,11 +78,9 @@ def one_thread() -> Iterator[None]:
 
     Layers may be solved at the same time: none of them takes the limit from the others.
     """
-    from threadpoolctl import threadpool_limits
-
     with _Limit.lock:
         if not _Limit.inside:
-            _Limit.held = threadpool_limits(1)
+            _Limit.held = _limit()
         _Limit.inside += 1
     try:
         yield
@@ -88,4 +88,22 @@ def one_thread() -> Iterator[None]:
         with _Limit.lock:
             _Limit.inside -= 1
             if not _Limit.inside:
+                _take_over()
                 _Limit.held.restore_original_limits()
+                _take_over()
+
+
+def _limit() -> Any:
+    from threadpoolctl import threadpool_limits
+
+    _take_over()
+    return threadpool_limits(1)
+
+
+def _take_over() -> None:
+    """threadpoolctl, from 3.7 on, listens to the thread alone that set a limit first."""
+    from threadpoolctl import OpenBLASController
+
+    clear = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)

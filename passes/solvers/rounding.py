@@ -56,7 +56,9 @@ def mse_clip(
             ends = low[..., at].reshape(-1), high[..., at].reshape(-1)
             costs = np.repeat(d[:, at, : part.shape[-1]], 1 if len(d) == 1 else w.shape[1], axis=0)
             numbers = part.reshape(-1, part.shape[-1])
-            best[..., at] = _clipped(numbers.T, costs.T, *ends, bits, symmetric).reshape(w.shape[:2])
+            best[..., at] = _clipped(numbers.T, costs.T, *ends, bits, symmetric).reshape(
+                w.shape[:2]
+            )
         return (best,)
 
     (share,) = over_rows(solve, d, array, low, high, threads=threads)

@@ -73,6 +73,8 @@ def solve(
     if effort not in range(len(SWEEPS)):
         raise ValueError(f"effort {effort}: give 0 to {len(SWEEPS) - 1}")
     array = np.asarray(weight, np.float64)
+    if rank and array.ndim != 2:
+        raise ValueError("a correction is for one matrix: solve groups one by one")
     if cross is not None and moment is not None:
         array = shifted(array, cross, moment, damping=damping)
     if moment is None:
@@ -96,8 +98,8 @@ def solve(
         return best
     best = _corrected(array, h, best, rank)
     for _ in range(_ROUNDS - 1 if effort else 0):
-        first, second = best.factors or (0, 0)
-        other = _corrected(array, h, coded_of(array - first @ second), rank)
+        rest = array - (best.decode() - best.grid.decode(best.codes))
+        other = _corrected(array, h, coded_of(rest), rank)
         if loss(array, other.decode(), h) >= loss(array, best.decode(), h):
             break
         best = other
@@ -132,9 +134,7 @@ def solve_sparse(
     return v
 
 
-def _grid(
-    weight: Array, importance: Array | None, bits: int, group: int, symmetric: bool
-) -> Grid:
+def _grid(weight: Array, importance: Array | None, bits: int, group: int, symmetric: bool) -> Grid:
     if bits == 1:
         return sign_grid(weight, group, importance)
     return mse_clip(weight, bits, group, symmetric, importance)

@@ -3,6 +3,7 @@
 import tempfile
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from onnx_compress.passes import Pass
 from onnx_compress.testing.checks import BOUND, EXACT, Failed
 from onnx_compress.testing.feeds import Feed, feed_of
 from onnx_compress.testing.mutations import MUTATIONS, saved_externally
-from onnx_compress.testing.outputs import compare, perturbed, resolution
+from onnx_compress.testing.outputs import Yardstick, compare, resolution
 from onnx_compress.testing.regression import regression
 from onnx_compress.testing.trial import PassLike, Trial, tried
 
@@ -58,7 +59,7 @@ def check_mutations(
     if allowed is None:
         allowed = EXACT if plain.exact else getattr(pass_, "weight_error", None) or BOUND
     feed = feed_of(from_proto(model), "normal", 2, seed)
-    shaken = [session.call(feed) for session in perturbed(plain.changed, allowed, True)]
+    yardstick = Yardstick(plain.changed, allowed, optimize=True)
     done = []
     for name in mutations:
         rng = np.random.default_rng(seed)
@@ -69,7 +70,7 @@ def check_mutations(
             try:
                 read = load(saved_externally(model, Path(folder))) if name == OUTSIDE else None
                 trial = tried(pass_, mutated, read=read)
-                what = _otherwise(plain, trial, feed, shaken)
+                what = _otherwise(plain, trial, feed, yardstick)
             except Exception as error:
                 error.add_note(f"in the mutation {name}\n\n{regression(pass_, mutated)}")
                 raise
@@ -82,12 +83,12 @@ def check_mutations(
     return done
 
 
-def _otherwise(plain: Trial, trial: Trial, feed: Feed, shaken: list[list[Any]]) -> str:
+def _otherwise(plain: Trial, trial: Trial, feed: Feed, yardstick: Yardstick) -> str:
     """What is wrong with the outputs; "" if nothing is."""
     expected, found = plain.session("changed", True).call(feed), Session(trial.changed).call(feed)
     coarse = resolution(plain.model)
     for at, info in enumerate(plain.model.graph.output):
-        what = compare(expected[at], found[at], [other[at] for other in shaken], coarse)
+        what = compare(expected[at], found[at], partial(yardstick, feed, at), coarse)
         if what:
             return f"{info.name}: {what}"
     return ""

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,11 @@ class Trial:
     original: Model = field(repr=False)
     changed: Model = field(repr=False)
     sessions: dict[tuple[str, bool], Session] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def same(self) -> bool:
+        """Whether the result is the model given, byte by byte: there is nothing to compare then."""
+        return bool(self.result.SerializeToString(deterministic=True) == self.before)
 
     def session(self, which: str, optimize: bool) -> Session:
         """The "original" or the "changed" model in the runtime, loaded once for all checks."""

@@ -71,8 +71,8 @@ def _picked(b: Builder, x: Known, heads: Heads) -> list[Known]:
     query, key, value = (
         b.add("Gather", [turned, b.constant(np.array(at))], x, shape[1:], axis=0) for at in range(3)
     )
-    shape = (*key.shape[:2], key.shape[3], key.shape[2])
-    return [query, b.add("Transpose", [key], key, shape, perm=[0, 1, 3, 2]), value]
+    across = (*key.shape[:2], key.shape[3], key.shape[2])
+    return [query, b.add("Transpose", [key], key, across, perm=[0, 1, 3, 2]), value]
 
 
 def _scores(b: Builder, query: Known, key: Known) -> Known:

@@ -1,0 +1,85 @@
+"""The form of a weight, with its numbers: what `plan` chose and `numbers` or `rounding` found."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_compress.ir.graph.elements import Array, np_dtype
+from onnx_compress.ir.graph.patterns import No
+from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights.forms import Affine, Half, Packed, affine
+from onnx_compress.passes.quant.data import Seen
+from onnx_compress.passes.quant.numbers import choose
+from onnx_compress.passes.quant.plan import KERNELS, Plan, main_use
+from onnx_compress.passes.quant.rounding import descended, round_to_nearest
+
+
+@dataclass(frozen=True)
+class Solved:
+    """A form, and what its error adds to the mean outputs of the main use, [groups, rows]."""
+
+    form: Affine | Half | Packed
+    shift: Array | None = None
+
+
+def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Solved | No:
+    """Read the weight and choose its numbers; `saturates`: products of bytes do on the target."""
+    if plan.bits == 16:
+        half = Half.of(weight)
+        return half if isinstance(half, No) else Solved(half)
+    if plan.setting is not None:
+        return _packed(weight, plan, seen)
+    # where products of bytes saturate, one bit less keeps the sum of two in range
+    bits = 7 if saturates and "dynamic" in plan.readers.values() else 8
+    rounded = round_to_nearest(weight, bits)
+    if isinstance(rounded, No):
+        return rounded
+    form = affine(weight, *rounded, dict(plan.readers))
+    use = main_use(weight)
+    if seen is None or use is None:
+        return Solved(form)
+    matrix = use.matrix(weight.array())
+    form = descended(weight, use, form, bits, seen.aim(matrix), seen.damped)
+    return Solved(form, seen.shift(matrix, use.matrix(form.decode())))
+
+
+def _packed(weight: Weight, plan: Plan, seen: Seen | None) -> Solved | No:
+    order, setting = plan.order, plan.setting
+    if order is None or setting is None:
+        raise ValueError("a plan without a setting")
+    array = weight.array()
+    if not np.isfinite(array).all():
+        return No("holds NaN or infinity")
+    groups = seen.moments.groups if seen is not None else 1
+    matrix = order.matrix(array).reshape(groups, -1, order.columns)
+    aim = matrix if seen is None else seen.aim(matrix)
+    half = not set(plan.readers.values()) & set(KERNELS)
+    numbers = choose(aim, setting, seen, half, plan.block)
+    dtype = np_dtype(weight.element)
+    form = Packed(
+        numbers.codes,
+        numbers.scale.astype(dtype) if dtype == np.float64 else numbers.scale,
+        numbers.zero,
+        setting.levels,
+        plan.block,
+        order,
+        weight.element,
+        str(dtype),
+        plan.readers,
+    )
+    if seen is None:
+        return Solved(form)
+    decoded = order.matrix(form.decode()).reshape(matrix.shape)
+    return Solved(form, seen.shift(matrix, decoded))
+
+
+def described(weight: Weight, plan: Plan, form: Affine | Half | Packed) -> str:
+    """For the report: from what to what, and how it is read."""
+    readers = form.readers
+    if isinstance(form, Packed):
+        bits = f"{plan.bits:g} bits in blocks of {form.block}"
+        bits = f"{len(form.scale)} x {bits}" if len(form.scale) > 1 else bits
+        how = sorted({readers.get(use, "unpacked") for use in weight.uses}) or ["unpacked"]
+        return f"{weight.dtype.lower()} to {bits}, {', '.join(how)}"
+    how = sorted({readers.get(use, "codec") for use in weight.uses}) or ["codec"]
+    return f"{weight.dtype.lower()} to {form.codes.dtype}, {', '.join(how)}"
