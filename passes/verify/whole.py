@@ -78,21 +78,26 @@ def compared(
         sessions.append(Session(file, intra=several))
     sums = [[Agreeing(name) for name in reference.names] for _ in sessions]
     runs = [session.run_all(reference.feeds) for session in sessions]
+    judged = [at for at, name in enumerate(reference.names) if name not in reference.unjudged]
     same = True
     for done, expected in enumerate(reference.outputs()):
         results = [next(run) for run in runs]
         for agreeing, outputs in zip(sums, results, strict=True):
             for one, r, y in zip(agreeing, expected, outputs, strict=True):
                 one.add(r, y)
-        same &= _same(results[0], results[-1])
+        same &= _same(*([outputs[at] for at in judged] for outputs in (results[0], results[-1])))
         progress(done + 1, len(reference.feeds))
-    judged = [at for at, name in enumerate(reference.names) if name not in reference.unjudged]
     found = tuple(
         _run(setting, [agreeing[at].result() for at in judged], reference)
         for setting, agreeing in zip(settings, sums, strict=True)
     )
     same_bits = same if len(settings) > 2 else None
-    return WholeModel(found, same_bits, tuple(_findings(found, same_bits, max_error)))
+    unjudged = [
+        Finding(LEVEL, Severity.WARNING, name, f"it {why}: not judged")
+        for name, why in reference.unjudged.items()
+    ]
+    findings = (*_findings(found, same_bits, max_error), *unjudged)
+    return WholeModel(found, same_bits, findings)
 
 
 def _run(setting: Setting, outputs: list[Agreement], reference: Reference) -> Run:

@@ -11,8 +11,8 @@ import numpy as np
 
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.view import Node
-from onnx_compress.ir.weights.effective import picked_rows
-from onnx_compress.ir.weights.packed import unpacked
+from onnx_compress.ir.weights.effective.blocks import picked_rows
+from onnx_compress.ir.weights.effective.packed import unpacked
 from onnx_compress.kernels.nbits import block_codes, matmul_nbits
 from onnx_compress.passes.verify.recompute.way import Inputs, Way
 
