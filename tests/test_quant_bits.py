@@ -163,7 +163,8 @@ def test_a_bias_that_others_read_is_not_changed_for_them():
 # ------------------------------------------------------------------------------- mixed settings
 
 
-MIXED = "g (int64[3,5] i) => (float[?,?,?] y) { h = Gather (E, i)  a = MatMul (h, A)  y = MatMul (a, B) }"
+MIXED = """g (int64[3,5] i) => (float[?,?,?] y) {
+    h = Gather (E, i)  a = MatMul (h, A)  y = MatMul (a, B) }"""
 
 
 def mixed():

@@ -24,8 +24,11 @@ class Look:
 class Accumulator(Protocol):
     """Sums over samples. Equal requests share one: `key` tells what is equal."""
 
-    taps: Sequence[Tap]
     nbytes: int
+
+    @property
+    def taps(self) -> Sequence[Tap]:
+        """What it looks at."""
 
     def add(self, seen: Mapping[Tap, Any], kept: Array | None) -> None:
         """One run. `kept`: which positions count, [batch, steps] of bool."""
