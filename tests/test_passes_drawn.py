@@ -25,7 +25,7 @@ PASSES = (
     Quant(bits=8, activations="float"),
     Quant(bits=16),
     Quant(bits=4),
-    Quant(bits=1, bases=2, embedding_bits=3, keep={"*": 5}),
+    Quant(bits=1, bases=2, embedding_bits=3, keep={"*1*": 5}),
     Quant(bits=1.58, sequential=False),
     Prune(sparsity=0.5),
     Prune(channels=0.4),

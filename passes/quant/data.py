@@ -19,6 +19,7 @@ from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.plan import main_use
 from onnx_compress.passes.statistics import Moment, Moments, collect
+from onnx_compress.passes.statistics.request import Request
 
 _PULL = 0.1  # of the mean diagonal of H: how strongly W' is held to W
 _ENOUGH = 2.0  # rows for each column, below which W is the better guess
@@ -86,7 +87,7 @@ def at_once(model: Model, uses: dict[Weight, Use], context: Context) -> dict[Wei
 
 
 def _collected(model: Model, uses: dict[Weight, Use], context: Context) -> dict[Weight, Seen]:
-    requests = {weight: Moment(use) for weight, use in uses.items()}
+    requests: dict[Weight, Request] = {weight: Moment(use) for weight, use in uses.items()}
     found = collect(
         model,
         list(requests.values()),

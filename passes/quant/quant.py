@@ -41,7 +41,8 @@ _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are t
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
 _BITS = (16, 8, 6, 5, 4, 3, 2, 1.58, 1)
-_BLOCKS = {6: 128, 5: 64, 4: 32, 3: 32, 2: 32, 1.58: 128, 1: 128}
+_BLOCKS = {6: 0, 5: 64, 4: 32, 3: 32, 2: 32, 1.58: 128, 1: 128}
+_ZEROS = (5, 4, 3, 2)  # bits with zeros of blocks
 _ERRORS = {16: 5e-4, 8: 0.02, 6: 0.04, 5: 0.08, 4: 0.15, 3: 0.3, 2: 0.6, 1.58: 0.7, 1: 0.8}
 
 
@@ -63,11 +64,11 @@ class Quant(Pass):
     )
     block_size: int | None = option(
         None,
-        "below 8 bits: columns that share a scale, 0 for whole rows; by default 32 to 128",
+        "below 8 bits: columns that share a scale, 0: whole rows; by default 32 from 2 to 4 bits",
         choices=(0, 16, 32, 64, 128, 256),
     )
     zero_point: bool | None = option(
-        None, "below 8 bits: whether blocks have a zero of their own; by default they do"
+        None, "2 to 6 bits: whether blocks have a zero of their own; by default up to 5 bits"
     )
     bases: int = option(1, "with bits=1: how many bases of one bit are added up", low=1, high=4)
     embedding_bits: int | float | None = option(
@@ -175,7 +176,8 @@ class Quant(Pass):
             return No(f"weights of {weight.dtype} are not quantized")
         bits = self._bits(weight)
         block = self.block_size if self.block_size is not None else _BLOCKS.get(bits, 0)
-        zeros = bits >= 2 and self.zero_point is not False
+        wanted = self.zero_point if self.zero_point is not None else bits in _ZEROS
+        zeros = bits >= 2 and wanted
         return plan(weight, Setting(bits, block, zeros, self.bases if bits == 1 else 1), choice)
 
     def _bits(self, weight: Weight) -> float:

@@ -16,6 +16,7 @@ from onnx_compress.ir.errors import VerificationError
 from onnx_compress.ir.graph import Graph, Node, Value
 from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.folded import Folded
+from onnx_compress.ir.graph.inference import declared
 from onnx_compress.ir.graph.storage import PIECE
 from onnx_compress.ir.runtime import fits
 from onnx_compress.ir.weights import Use, Weight
@@ -158,7 +159,12 @@ def _by_identity(socket: _Socket, expected: Array, weight: Weight, end: Value) -
         return None
     if use.gathered:
         axis = use.node.attribute("axis", 0) % expected.ndim
-        got = Folded(weight.model, {source: np.arange(expected.shape[axis])}).array(end)
+        known = declared(source.info)  # a form may count on the rank that is declared
+        rank = len(known.shape) if known is not None and known.shape else 1
+        indices = np.arange(expected.shape[axis]).reshape(-1, *[1] * (rank - 1))
+        got = Folded(weight.model, {source: indices}).array(end)
+        if got is not None and got.size == expected.size:
+            got = got.reshape(expected.shape)
         return None if got is None else _difference(expected, got, None)
     if not use.multiplied:
         return None
