@@ -25,7 +25,9 @@ PASSES = (
     "quant(bits=8)",
     "quant(bits=8, activations='float')",
     "quant(bits=16)",
+    "quant(bits=4)",
     "prune(sparsity=0.5)",
+    "prune(channels=0.4)",
 )
 _SLICE = 200  # models of one kind in a row
 _ODD = 4  # one of so many is of the odd kind
