@@ -7,11 +7,12 @@ import broken_functions as functions
 import broken_passes as passes
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from onnx_compress.bench.drawn import drawn
 from onnx_compress.passes import Pass
 from onnx_compress.passes.clean import Fold
+from onnx_compress.passes.quant import Quant
 from onnx_compress.testing import CHECKS, Failed, check_pass, models
 
 from models_by_text import build, draw
@@ -176,3 +177,22 @@ def test_a_node_that_takes_over_the_output_of_another_keeps_its_own_documentatio
     model.graph.node[1].doc_string = "about the second"
     trial = check_pass(Fold(), model)
     assert [node.name for node in trial.result.graph.node] == ["first"]
+
+
+def test_a_bias_that_was_fitted_to_other_inputs_is_no_alarm():
+    """Outputs of zeros are zero before, and not after; that is what correcting means does."""
+    weight = np.linspace(-1, 1, 64, dtype=np.float32).reshape(4, 16, 1)
+    model = build("g (float[2,16,5] x) => (float[2,4,5] y) { y = Conv (x, w) }", w=weight)
+    x = np.random.default_rng(0).standard_normal((2, 16, 5)).astype(np.float32) + 2
+    feeds = [{"x": x}, {"x": np.zeros_like(x)}]
+    check_pass(Quant(bits=4), model, feeds=feeds)
+    with pytest.raises(Failed, match="outputs_kept"):
+        check_pass(lambda _: shifted(model), model, feeds=feeds)
+
+
+def shifted(model):
+    """With a bias that nothing asked for."""
+    out = type(model).FromString(model.SerializeToString())
+    out.graph.node[0].input.append("b")
+    out.graph.initializer.append(numpy_helper.from_array(np.full(4, 0.5, np.float32), "b"))
+    return out

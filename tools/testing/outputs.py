@@ -45,6 +45,12 @@ class Yardstick:
             self._outputs[key] = [session.call(feed) for session in self._sessions]
         return [outputs[at] for outputs in self._outputs[key]]
 
+    def level(self, feed: Feed, at: int) -> float:
+        """Root mean square of what the changes do to one output for a feed; 0 where it is empty."""
+        one = Session(self._model, optimize=self._optimize).call(feed)[at]
+        size = max(float(np.size(one)) ** 0.5, 1.0)
+        return max((_norm(_difference(one, found)) / size for found in self(feed, at)), default=0.0)
+
 
 def perturbed(model: Model, size: float, optimize: bool) -> Iterator[Session]:
     """The model with its stored floats changed at random, each by about `size` of itself.
@@ -79,12 +85,19 @@ def resolution(model: ModelProto) -> float:
     return max((float(np.finfo(_FLOATS[kind]).eps) for kind in found & set(_FLOATS)), default=0.0)
 
 
-def compare(one: Any, other: Any, shaken: Callable[[], Sequence[Any]], coarse: float = 0.0) -> str:
+def compare(
+    one: Any,
+    other: Any,
+    shaken: Callable[[], Sequence[Any]],
+    coarse: float = 0.0,
+    level: Callable[[], float] = float,
+) -> str:
     """What is wrong with `other` where `one` is right; "" if nothing is.
 
     `shaken`: gives what random changes of the weights make of `one`. `coarse`: the resolution of
     the model, where it may be worse than that of the output: what was half precision and is cast to
-    double is no better than half precision.
+    double is no better than half precision. `level`: gives the error of a number that is allowed
+    whatever the input: a bias that was fitted to other inputs stays where these are zero.
     """
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape or one.dtype != other.dtype:
@@ -105,9 +118,18 @@ def compare(one: Any, other: Any, shaken: Callable[[], Sequence[Any]], coarse: f
     if error <= floor:
         return ""
     noise = max((_norm(np.where(known, found, 0) - r) for found in shaken()), default=0.0)
+    if error > _FACTOR * noise + floor:
+        noise = max(noise, level() * r.size**0.5)
     if error <= _FACTOR * noise + floor:
         return ""
     return f"the error is {error:.3g}, allowed are {_FACTOR * noise + floor:.3g} of {_norm(r):.3g}"
+
+
+def _difference(one: Any, other: Any) -> Any:
+    if np.asarray(one).dtype.kind != "f" or np.shape(one) != np.shape(other):
+        return 0.0
+    with np.errstate(all="ignore"):
+        return np.asarray(other, np.float64) - np.asarray(one, np.float64)
 
 
 def _norm(found: Any) -> float:
