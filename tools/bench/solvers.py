@@ -188,8 +188,7 @@ ZEROS: Mapping[str, Method] = {
     "Wanda, least squares": lambda x, zeros: _masked(
         x, masks.wanda(x.weight, x.moment), zeros, True
     ),
-    "OBS, least squares": lambda x, zeros: _masked(x, masks.obs(x.weight, x.moment), zeros, True),
-    "in two steps (`solve_sparse`)": _solved_sparse,
+    "OBS, least squares (`solve_sparse`)": _solved_sparse,
 }
 RANKS: Mapping[str, Method] = {
     "SVD": lambda x, share: _low_rank(x, share, "none"),
