@@ -119,19 +119,16 @@ def solve_sparse(
 ) -> Array:
     """V, float64, with the share `sparsity` of zeros in each row, or n of each m for a pattern.
 
-    Effort 0: Wanda's mask alone; 1: and least squares; 2: the mask in two steps, with least squares
-    after each. Shapes as for `solve`.
+    Effort 0: Wanda's mask alone; 1: and least squares; 2: the mask by what the loss grows by when a
+    weight goes (OBS), and least squares. Shapes as for `solve`.
     """
     array = np.asarray(weight, np.float64)
     h = shrunk(damped(moment, damping), trust)
-    v, mask = array, np.ones(array.shape, bool)
-    for share in (0.5, 1.0) if effort > 1 and pattern is None else (1.0,):
-        scores = np.where(mask, masks.wanda(v, h), -1.0)
-        mask = masks.n_of_m(scores, *pattern) if pattern else masks.sparse(scores, share * sparsity)
-        if not effort:
-            return np.asarray(v * mask)
-        v = masked_least_squares(array, h, mask, threads=threads)
-    return v
+    scores = masks.obs(array, h) if effort > 1 else masks.wanda(array, h)
+    mask = masks.n_of_m(scores, *pattern) if pattern else masks.sparse(scores, sparsity)
+    if not effort:
+        return array * mask
+    return masked_least_squares(array, h, mask, threads=threads)
 
 
 def _grid(weight: Array, importance: Array | None, bits: int, group: int, symmetric: bool) -> Grid:

@@ -188,8 +188,7 @@ ZEROS: Mapping[str, Method] = {
     "Wanda, least squares": lambda x, zeros: _masked(
         x, masks.wanda(x.weight, x.moment), zeros, True
     ),
-    "OBS, least squares": lambda x, zeros: _masked(x, masks.obs(x.weight, x.moment), zeros, True),
-    "in two steps (`solve_sparse`)": _solved_sparse,
+    "OBS, least squares (`solve_sparse`)": _solved_sparse,
 }
 RANKS: Mapping[str, Method] = {
     "SVD": lambda x, share: _low_rank(x, share, "none"),
@@ -255,13 +254,13 @@ def main() -> None:
     parser.add_argument("models", nargs="+", help="FOLDER or MODEL.onnx=DATA.npz")
     parser.add_argument("--every", type=int, default=1, help="take every so many layers")
     parser.add_argument("--mixed", action="store_true", help="the same sources to fit and to judge")
-    parser.add_argument("--only", default="", help="tables whose titles hold this")
+    parser.add_argument("--only", default="", metavar="WORD,...", help="tables by their titles")
     options = parser.parse_args()
     for job in jobs(options.models):
         chosen = list(layers(job, options.every, options.mixed))
         print(f"\n{Path(job[0]).stem}: {len(chosen)} layers")
         for title, those, settings, methods in tables(chosen):
-            if options.only not in title or not those:
+            if not those or not any(word in title for word in options.only.split(",")):
                 continue
             print(f"\n{line([title, *settings.values()])}\n{line(['---'] * (len(settings) + 1))}")
             for name, method in methods.items():
