@@ -65,8 +65,11 @@ def test_a_processor_that_numba_is_told_to_assume_has_no_more_than_it_says():
 
 
 @every_path
-def test_every_path_can_be_forced_by_the_environment(path):
-    assert python(PRODUCT, **{paths.VARIABLE: path}) == ["right"]
+def test_every_path_can_be_forced_by_the_environment(path, monkeypatch, capsys):
+    monkeypatch.setenv(paths.VARIABLE, path)
+    exec(PRODUCT, {})
+    assert capsys.readouterr().out == "right\n"
+    assert prepare(np.zeros((2, 2), np.int8)).path == path
 
 
 def test_kernels_run_where_nothing_can_be_written(tmp_path):
@@ -79,12 +82,12 @@ def test_what_was_compiled_is_kept_and_damage_is_harmless(tmp_path):
     assert python(PRODUCT, NUMBA_CACHE_DIR=str(tmp_path)) == ["right"]
     kept = sorted((tmp_path / "onnx-compress").rglob("*.bin"))
     assert kept
-    before = [path.stat().st_mtime_ns for path in kept]
-    assert python(PRODUCT, NUMBA_CACHE_DIR=str(tmp_path)) == ["right"]
-    assert [path.stat().st_mtime_ns for path in kept] == before
-    for path in kept:
+    for path in kept[::2]:
         path.write_bytes(path.read_bytes()[:100])
+    before = [path.stat().st_mtime_ns for path in kept[1::2]]
     assert python(PRODUCT, NUMBA_CACHE_DIR=str(tmp_path)) == ["right"]
+    assert [path.stat().st_mtime_ns for path in kept[1::2]] == before
+    assert all(path.stat().st_size > 100 for path in kept[::2])
 
 
 def test_folders_of_versions_long_unused_are_removed(tmp_path):
