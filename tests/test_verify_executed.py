@@ -10,7 +10,7 @@ from low_bit_nodes import F32, NODES, blocks, checked, codes, floats, one_node, 
 
 from onnx_compress.bench.planted.executed import KINDS, Faulty
 from onnx_compress.ir.errors import InvalidError
-from onnx_compress.ir.graph import clone
+from onnx_compress.ir.graph import clone, save
 from onnx_compress.ir.runtime import Session
 from onnx_compress.ir.runtime.optimized import optimized
 from onnx_compress.ir.runtime.watch import Watch
@@ -119,6 +119,19 @@ def test_fused_nodes_are_recomputed_as_they_run(reader):
     assert len(found.nodes) == 2
     assert found.count("exact") + found.count("within") == 2
     assert not found.findings
+
+
+def test_weights_in_a_file_of_their_own_are_found_again(tmp_path, monkeypatch):
+    """The graph that the runtime writes must not refer to the file that the model came with."""
+    model, feed = compressed("dynamic")
+    save(model, tmp_path / "m.onnx", external=True)
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr("onnx_compress.ir.runtime.session._IN_MEMORY", 0)
+    for given in (tmp_path / "m.onnx", model):
+        ran = optimized(given, feed)
+        found = executed(model, ran, [feed])
+        assert found.count("exact") == len(found.nodes) == 2
+        assert not found.findings
 
 
 def test_weights_that_are_decoded_at_load_are_compared():

@@ -5,6 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 
+from onnx_compress import compress
 from onnx_compress.bench.planted.stored import CODES, SCALES
 from onnx_compress.ir.graph import clone, digests, from_proto, to_proto
 from onnx_compress.ir.weights import find_weights
@@ -15,7 +16,7 @@ from onnx_compress.passes.verify.pairs import pairs
 from onnx_compress.passes.verify.stored import stored
 
 from coded_weights import coded
-from graphs import array, view
+from graphs import array, parsed, view
 
 TEXT = "(float[N,64] x) => (float y) { h = MatMul(x, w)  r = Relu(h)  y = MatMul(r, v) }"
 
@@ -89,6 +90,22 @@ def test_a_model_of_one_weight_has_no_others_to_compare_with(change, said):
     small.set_constant(value, change(small.constant(value)))
     (finding,) = stored(original, small).findings
     assert said in finding.text
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_packed_codes_are_unpacked_and_compared_in_steps(bits):
+    text = "(float[N,64] x) => (float[N,64] y) { h = MatMul(x, w)  r = Relu(h)  y = MatMul(r, v) }"
+    proto = parsed(text, opset=21, ir_version=10, w=array(64, 96), v=array(96, 64))
+    result = compress(proto, f"quant(bits={bits})", measure=False, verify=False)
+    original, small = from_proto(proto), from_proto(result.model)
+    small.set_metadata(digests.KEY, None)
+    found = stored(original, small)
+    assert not found.findings
+    assert [weight.steps is not None for weight in found.weights] == [True, True]
+    target = effective(small)[0]
+    codes = small.constant(target.codes)
+    small.set_constant(target.codes, np.roll(codes.reshape(-1), 3).reshape(codes.shape))
+    assert named(stored(original, small)) == {target.name}
 
 
 def test_a_small_tensor_that_is_no_weight_is_told_of_all_the_same():

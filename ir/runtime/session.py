@@ -106,6 +106,10 @@ class Session:
             options.profile_file_prefix = str(profile / "profile")
         if optimized is not None:
             options.optimized_model_filepath = str(optimized)
+            # a file of its own for the weights, or it refers to the one that the model came with
+            beside = "session.optimized_model_external_initializers_"
+            options.add_session_config_entry(f"{beside}file_name", f"{optimized.stem}.data")
+            options.add_session_config_entry(f"{beside}min_size_in_bytes", "1024")
         self.threads, self.seconds = threads, run_seconds()
         for library in libraries():
             _register(library, options)

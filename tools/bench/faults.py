@@ -33,6 +33,8 @@ PIPELINES = (
     "quant(bits=8)",
     "quant(bits=8, activations='float')",
     "quant(bits=16)",
+    "quant(bits=4)",
+    "quant(bits=3)",
     "prune(sparsity=0.5),quant(bits=8)",
     "prune(sparsity=0.3)",
 )

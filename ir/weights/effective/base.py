@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_compress.ir.graph.elements import Array, dims, element_type, np_dtype, type_name
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.folded import Folded
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.view import Node, Value
@@ -51,14 +51,16 @@ class Effective:
 def linear_steps(
     model: Model, codes: Value | None, decode: Callable[[Array | None], Array | None]
 ) -> Callable[[], Array | None]:
-    """Of codes that are decoded linearly: what ones are decoded to, less what zeros are."""
+    """Of codes that are decoded linearly: what ones are decoded to, less what zeros are.
+
+    `codes`: stored, or computed from what is; None where there are none.
+    """
 
     def steps() -> Array | None:
-        tensor = model.tensor(codes)
-        if tensor is None or "INT" not in type_name(element_type(tensor)):
+        array = Folded(model).array(codes)
+        if array is None or "int" not in array.dtype.name:
             return None
-        zeros = np.zeros(dims(tensor), np_dtype(element_type(tensor)))
-        low, high = decode(zeros), decode(np.ones_like(zeros))
+        low, high = decode(np.zeros_like(array)), decode(np.ones_like(array))
         return None if low is None or high is None else np.abs(high - low)
 
     return steps

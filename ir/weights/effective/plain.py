@@ -18,7 +18,8 @@ from onnx_compress.ir.weights.operators import OPERATORS
 
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
 _LINEAR = frozenset(
-    "Identity Cast Sub Mul DequantizeLinear Transpose Reshape Squeeze Unsqueeze Flatten".split()
+    "Identity Cast Sub Mul DequantizeLinear Transpose Reshape Squeeze Unsqueeze Flatten "
+    "Slice".split()
 )
 _PICKED = ("Cast", "Sub", "Mul", "DequantizeLinear")
 
@@ -26,11 +27,13 @@ _PICKED = ("Cast", "Sub", "Mul", "DequantizeLinear")
 def plain(model: Model, node: Node, folded: Folded) -> Iterator[Effective]:
     """Of each slot of an operator in OPERATORS whose operand depends on constants alone."""
     operator = OPERATORS.get(node.op)
-    for slot, read in operator.slots.items() if operator else ():
+    if operator is None or folded.is_constant(node.output):
+        return  # nothing, or a part of how a weight is decoded
+    for slot, read in operator.slots.items():
         value = node.input(slot)
         if value is None or not folded.is_constant(value):
             continue
-        if operator is not None and operator.gathers:
+        if operator.gathers:
             picked = _picked(model, node)
             if picked is not None:
                 yield picked
@@ -38,9 +41,10 @@ def plain(model: Model, node: Node, folded: Folded) -> Iterator[Effective]:
         shape = _shape(model, value)
         if shape is not None and isinstance(read(node, shape), No):
             continue
-        codes, linear = _codes(model, value)
-        decode = _operand(model, value, codes)
-        steps = linear_steps(model, codes if linear else None, decode)
+        codes = _largest(model, folded, _sources(model, value, frozenset()))
+        unpacked = _largest(model, folded, _sources(model, value, _LINEAR))
+        decode = _operand(model, value, unpacked)
+        steps = linear_steps(model, unpacked, decode)
         yield Effective(node, slot, node.output, decode, codes, steps)
 
 
@@ -60,23 +64,33 @@ def _shape(model: Model, value: Value) -> tuple[int, ...] | None:
     return None if tensor is None else dims(tensor)
 
 
-def _codes(model: Model, value: Value) -> tuple[Value | None, bool]:
-    """The largest stored tensor that a value is computed from, and whether linearly."""
-    largest, size, linear = None, 0, True
+def _sources(model: Model, value: Value, through: frozenset[str]) -> list[Value]:
+    """What a constant is computed from: by these operators; without any, what is stored."""
+    found: dict[Value, None] = {}
     todo, seen = [value], {value}
     while todo:
         at = todo.pop()
-        tensor = model.tensor(at)
-        if tensor is not None:
-            count = int(np.prod(dims(tensor), dtype=np.int64))
-            if count > size:
-                largest, size = at, count
-        elif at.producer is not None:
-            linear &= at.producer.op in _LINEAR
-            new = [v for v in at.producer.inputs if v is not None and v not in seen]
-            seen.update(new)
-            todo += new
-    return largest, linear
+        node = at.producer
+        if model.tensor(at) is not None or node is None or (through and node.op not in through):
+            found[at] = None
+            continue
+        new = [v for v in node.inputs if v is not None and v not in seen]
+        seen.update(new)
+        todo += new
+    return list(found)
+
+
+def _largest(model: Model, folded: Folded, values: list[Value]) -> Value | None:
+    """The one of most numbers: the codes, not their scales."""
+
+    def count(value: Value) -> int:
+        shape = _shape(model, value)
+        if shape is None:
+            array = folded.array(value)
+            shape = () if array is None else array.shape
+        return int(np.prod(shape, dtype=np.int64))
+
+    return max(values, key=count, default=None)
 
 
 def _picked(model: Model, node: Node) -> Effective | None:
