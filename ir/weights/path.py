@@ -163,17 +163,9 @@ def _computed(model: Model, node: Node | None) -> No:
             kind = type_name(element_type(tensor)) if tensor is not None else ""
             if at.op in ("DequantizeLinear", "Cast") and "INT" in kind:
                 return No(f"already quantized: stored as {kind}")
-            unpacks = at.op in _UNPACKING or (at.op == "MatMul" and "INT" in _stored(model, at, 1))
-            if value is not None and value.producer and unpacks:
+            if value is not None and value.producer and at.op in _UNPACKING:
                 todo.append(value.producer)
     return No("computed at run time")
-
-
-def _stored(model: Model, node: Node, slot: int) -> str:
-    """Element type of an input that is stored, else nothing."""
-    value = node.input(slot)
-    tensor = model.tensor(value) if value is not None else None
-    return type_name(element_type(tensor)) if tensor is not None else ""
 
 
 def _step(model: Model, node: Node, shape: tuple[int, ...]) -> Step | No:
