@@ -33,7 +33,7 @@ class Unclear:
 
 Element = int | Dim | Unclear
 _LONGEST = 64
-_COMPUTED = {
+_COMPUTED: dict[str, Callable[..., Any]] = {
     "Add": np.add,
     "Sub": np.subtract,
     "Mul": np.multiply,
@@ -108,7 +108,8 @@ class Symbols:
 
     def _concat(self, node: Node) -> Any:
         parts = [self.elements(value) for value in node.inputs]
-        return None if any(part is None for part in parts) else np.concatenate(parts)
+        known = [part for part in parts if part is not None]
+        return np.concatenate(known) if len(known) == len(parts) else None
 
     def _flat(self, node: Node) -> Any:
         data = self.elements(node.input(0))
