@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from onnx_compress import inspect
+from onnx_compress.cli import main
 from onnx_compress.ir.errors import OptionError
 from onnx_compress.ir.graph import Model, clone, from_proto, invariants
 from onnx_compress.ir.weights import find_weights
@@ -11,6 +13,7 @@ from onnx_compress.passes import Context, Phase, Report
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.prune import Prune
 from onnx_compress.passes.prune.allocate import step_of
+from onnx_compress.passes.prune.bias import add_to_bias
 from onnx_compress.passes.prune.repair import solved
 from onnx_compress.passes.prune.structure import Request, prune_structure
 
@@ -204,3 +207,45 @@ def test_convolutions_lstm_and_heads_are_pruned_and_run():
     assert found["W"][0] == found["D"][0] == found["V"][1] < 16 or found["V"][0] < 32
     assert run(model, **data[0])[0].shape == (2, 5)
     assert any("refitted" in entry.text for entry in report.changes)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "(float[N,16] x) => (float[N,8] y) { y = MatMul(x, W) }",
+        "(float[N,16] x) => (float[N,8] y) { h = MatMul(x, W) y = Add(b, h) }",
+        "(float[N,16] x) => (float[N,8] y) { h = MatMul(x, W) g = Add(h, b) y = Mul(g, h) }",
+        "(float[N,16] x) => (float[N,8] y) { y = Gemm(x, W) }",
+        "(float[N,16] x) => (float[N,8] y) { y = Gemm(x, W, b) }",
+        "(float[N,16] x) => (float[N,8] y) { y = Gemm(x, W, one) }",
+    ],
+)
+def test_a_vector_is_added_to_the_bias_there_is_or_to_a_new_one(text):
+    rng = np.random.default_rng(2)
+    weights = {"W": (16, 8), "b": (8,), "one": (1,)}
+    proto = parsed(text, **{n: rng.standard_normal(s).astype("f") for n, s in weights.items()})
+    model = from_proto(proto)
+    (weight,) = [w for w in find_weights(model) if w.name == "W"]
+    vector = rng.standard_normal(8)
+    assert add_to_bias(model, weight.uses[0], vector)
+    invariants.check(model)
+    (feed,) = feeds(1)
+    (one,), (other,) = run(proto, **feed), run(model, **feed)
+    if " Mul(" in text:
+        h = feed["x"] @ weight.array() + vector
+        bias = next(numpy_helper.to_array(t) for t in proto.graph.initializer if t.name == "b")
+        assert np.allclose(other, (h + bias) * h, atol=1e-4)
+    else:
+        assert np.allclose(other, one + vector, atol=1e-4)
+
+
+def test_inspect_shows_groups_and_why_others_stay(tmp_path, capsys):
+    path = tmp_path / "in.onnx"
+    path.write_bytes(layers().SerializeToString())
+    found = inspect(path, groups=True)
+    assert {(row.name, row.channels) for row in found.groups} == {("W1", WIDE), ("W2", WIDE)}
+    assert all(row.bytes > 0 and row.macs > 0 for row in found.groups)
+    assert "an input of the model" in found.stuck
+    assert main(["inspect", str(path), "--groups"]) == 0
+    assert "an output of the model" in capsys.readouterr().out
+    assert not inspect(path).groups

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_compress.ir.analysis import Shapes
-from onnx_compress.ir.analysis.channels import Channels, Twins, find_channels, remove
+from onnx_compress.ir.analysis.channels import Channels, Group, Twins, find_channels, remove
 from onnx_compress.ir.graph import Model, clone
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.view import Node, Value
@@ -34,7 +34,11 @@ from onnx_compress.passes.statistics.covariance import Covariance, Covariances
 
 @dataclass(frozen=True)
 class Request:
-    """`share` of `what` ("channels", "macs") to remove; `score` and `refit` None: as data allow."""
+    """`share` of `what` ("channels", "macs") to remove.
+
+    `score`: "data", "local" (losses without gains), "magnitude", "random"; `refit`: whether weights
+    make up for it. None: as the data allow. The others are what the default is to be better than.
+    """
 
     share: float
     what: str
@@ -47,7 +51,7 @@ def prune_structure(model: Model, context: Context, request: Request) -> Report:
     channels = find_channels(model, Shapes(model, context.sample))
     found = find_weights(model)
     barred = _barred(model, context)
-    groups = [group for group in channels.groups if not barred & _values(channels, group)]
+    groups = [group for group in channels.groups if not barred & _values(group)]
     channels.groups = tuple(groups)
     rankings = _rankings(channels, found, context, request)
     plan = Allocation(channels, rankings, context.target.channel_multiple).run(
@@ -127,8 +131,8 @@ def _barred(model: Model, context: Context) -> set[Value]:
     return barred
 
 
-def _values(channels: Channels, group: object) -> set[Value]:
-    keys = [key for key, _ in group.axes]  # type: ignore[attr-defined]
+def _values(group: Group) -> set[Value]:
+    keys = [key for key, _ in group.axes]
     read = [key if isinstance(key, Value) else key[0].input(key[1]) for key in keys]
     return {value for value in read if value is not None}
 
@@ -183,6 +187,3 @@ def _summary(plan: Plan, rankings: Sequence[Ranking]) -> str:
         f"{plan.channels:.0%} of the channels removed from {touched} of {len(rankings)} groups: "
         f"{plan.macs:.0%} fewer multiply-accumulates, {plan.nbytes:.0%} fewer bytes"
     )
-
-
-__all__ = ["Request", "prune_structure"]

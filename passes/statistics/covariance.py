@@ -5,7 +5,7 @@
 Of a value of very many channels the variances alone.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,10 +55,9 @@ class Covariance:
 
 
 class _Covariance:
-    nbytes = _WIDEST * 64
-
     def __init__(self, tap: Tap, axis: int) -> None:
-        self.taps, self._axis = [tap], axis
+        self.taps: Sequence[Tap] = [tap]
+        self._axis, self.nbytes = axis, _WIDEST * 64
         self._products: Array | None = None
         self._total: Array = np.zeros(0)
         self._rows = self._samples = 0

@@ -4,7 +4,7 @@ y = W x in the original       x' in the changed model
 C = Cov(x', x')   B = Cov(y, x')        V = B C^-1 is the best weight there, V E[x'] + b = E[y]
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,7 +60,8 @@ class Regression:
 
 class _Regression:
     def __init__(self, request: Regression, look: Look) -> None:
-        self.request, self.taps = request, taps(request.use)
+        self.request = request
+        self.taps: Sequence[Tap] = taps(request.use)
         self.reference, self.model = taps(request.reference), request.model
         layout = request.use.layout
         self._groups = request.chosen[:, 0, 0]

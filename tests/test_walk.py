@@ -1,0 +1,75 @@
+"""Walk: what it reaches is what a run gives, whatever was edited ahead of it."""
+
+import numpy as np
+import pytest
+
+from onnx_compress.ir.errors import InvalidError
+from onnx_compress.ir.graph import from_proto
+from onnx_compress.ir.runtime.walk import Walk
+from onnx_compress.ir.runtime.watch import Tap
+from onnx_compress.passes.statistics.covariance import Covariance
+from onnx_compress.passes.statistics.request import Look
+
+from graphs import BRANCHES, HEAD, array, node, parsed, run, value, view
+
+CHAIN = """(float[N,4] x) => (float[N,4] y) {
+    a = MatMul(x, W) b = Relu(a) c = MatMul(b, V) y = Add(c, a) }"""
+
+
+def chain():
+    return view(CHAIN, W=array(4, 4), V=array(4, 4))
+
+
+def test_values_are_those_of_a_run():
+    model = chain()
+    feeds = [{"x": array(3, 4)}, {"x": array(5, 4)}]
+    walk = Walk(model, feeds)
+    for name in ("a", "c", "y"):
+        walk.reach(value(model, name))
+    for at, feed in enumerate(feeds):
+        assert np.allclose(walk.get(value(model, "y"), at), run(model, **feed)[0], atol=1e-5)
+        assert walk.get(value(model, "W"), at).shape == (4, 4)
+
+
+def test_weights_ahead_may_be_changed_and_what_was_run_stays():
+    model = chain()
+    feed = {"x": array(3, 4)}
+    walk = Walk(model, [feed])
+    walk.reach(value(model, "b"))
+    old = walk.get(value(model, "b"), 0).copy()
+    model.set_constant(value(model, "W"), np.zeros((4, 4), "f"))
+    model.set_constant(value(model, "V"), np.eye(4, dtype="f"))
+    walk.reach(value(model, "c"))
+    assert np.allclose(walk.get(value(model, "c"), 0), old, atol=1e-6)
+
+
+def test_what_nothing_needs_any_more_is_forgotten():
+    model = chain()
+    walk = Walk(model, [{"x": array(3, 4)}])
+    walk.reach(value(model, "b"))
+    walk.reach(value(model, "c"))
+    with pytest.raises(InvalidError, match="not reached"):
+        walk.get(value(model, "b"), 0)
+
+
+def test_branches_run_as_part_of_their_node():
+    model = from_proto(parsed(HEAD + BRANCHES))
+    feed = {"c": np.array(True), "x": array(2)}
+    walk = Walk(model, [feed])
+    walk.reach(value(model, "h"))
+    walk.reach(value(model, "y"))
+    assert np.allclose(walk.get(value(model, "y"), 0), run(model, **feed)[0])
+
+
+def test_a_covariance_is_that_of_the_positions():
+    model = view("(float[2,3,4,4] x) => (float[?,?,?,?] y) { y = Relu(x) }")
+    tap = Tap(node(model, "Relu"), 0)
+    sums = Covariance(tap, 1).start(Look())
+    samples = [array(2, 3, 4, 4) for _ in range(3)]
+    for x in samples:
+        sums.add({tap: x}, None)
+    found = sums.result()
+    rows = np.concatenate([x.transpose(0, 2, 3, 1).reshape(-1, 3) for x in samples])
+    assert np.allclose(found.mean, rows.mean(0), atol=1e-6)
+    assert np.allclose(found.matrix, np.cov(rows.T, bias=True), atol=1e-6)
+    assert (found.rows, found.samples) == (96, 3)
