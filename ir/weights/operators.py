@@ -72,8 +72,10 @@ def _right(_: Node, shape: Shape) -> Layout | No:
 
 def _gather(node: Node, shape: Shape) -> Layout | No:
     layout = along(shape, node.attribute("axis", 0) % len(shape))
-    # one number a row is no embedding; the scales of a coded one look like this
-    return layout if layout.columns > 1 else No("a table of single numbers")
+    # one number a row, or one for each block, is no embedding: so the scales of a coded one look
+    if layout.columns == 1 or (len(shape) > 3 and shape[-2:] == (1, 1)):
+        return No("a table of single numbers")
+    return layout
 
 
 _CONV = Operator({1: _ranked(3, _conv)})

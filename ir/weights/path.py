@@ -12,6 +12,7 @@ from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Node, Value
 
 STEPS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
+_UNPACKING = (*STEPS, "Mul", "Sub", "Div", "Mod", "Slice", "ReduceSum")  # codes on their way
 _LONGEST = 16
 _WIDEST = 200  # nodes that an operand may be put together by
 _WHOLE_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
@@ -151,9 +152,17 @@ def _computed(model: Model, node: Node | None) -> No:
             kind = type_name(element_type(tensor)) if tensor is not None else ""
             if at.op in ("DequantizeLinear", "Cast") and "INT" in kind:
                 return No(f"already quantized: stored as {kind}")
-            if value is not None and value.producer and at.op in (*STEPS, "Mul", "Sub"):
+            unpacks = at.op in _UNPACKING or (at.op == "MatMul" and "INT" in _stored(model, at, 1))
+            if value is not None and value.producer and unpacks:
                 todo.append(value.producer)
     return No("computed at run time")
+
+
+def _stored(model: Model, node: Node, slot: int) -> str:
+    """Element type of an input that is stored, else nothing."""
+    value = node.input(slot)
+    tensor = model.tensor(value) if value is not None else None
+    return type_name(element_type(tensor)) if tensor is not None else ""
 
 
 def _step(model: Model, node: Node, shape: tuple[int, ...]) -> Step | No:

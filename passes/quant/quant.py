@@ -1,35 +1,47 @@
 """quant: weights with fewer bits.
 
-    bits=16   W  ->  Cast(float16 W)
-    bits=8    MatMul, Gemm   DynamicQuantizeLinear, MatMulInteger where the target is faster so
-              Gather         Gather(codes), then decoded
-              all else       Cast(codes) * scale, folded when the model is loaded
-              rows of at most ten (depthwise kernels)   as with bits=16
+    bits=16        W  ->  Cast(float16 W)
+    bits=8         MatMul, Gemm   DynamicQuantizeLinear, MatMulInteger where the target is faster so
+                   Gather         Gather(codes), then decoded
+                   all else       Cast(codes) * scale, folded when the model is loaded
+    bits=6 ... 2   MatMul, Gemm   MatMulNBits (2 and 4 bits) where the target is faster so, or
+                                  DequantizeLinear of int4 for other runtimes
+                   Gather         Gather(bytes), then unpacked
+                   all else       unpacked by Div and Mod, folded when the model is loaded
+    bits=1.58, 1   -1, 0, +1; or `bases` of -1, +1 with a scale each; kept and read like those above
 
-One scale for each output channel. Codes are rounded to the nearest.
+Rows of at most ten numbers (depthwise kernels) stay float16 unless `keep` asks for less. With real
+inputs, codes are chosen by coordinate descent on the second moment of what they multiply, and
+biases make up for what shifts the means; without, by the least squared error.
 """
 
 from collections import Counter
-from dataclasses import dataclass
-from math import inf, prod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import inf
 from typing import ClassVar
 
 from onnx_compress.ir.analysis import Shapes
-from onnx_compress.ir.errors import InvalidError, UnsupportedError
+from onnx_compress.ir.errors import InvalidError, OptionError, UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
-from onnx_compress.ir.weights import Use, Weight
-from onnx_compress.ir.weights.forms import READERS, Affine, Half, affine, minimum_opset, spell_out
-from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
+from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out
+from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, matches, option
+from onnx_compress.passes.quant.bias import correct
+from onnx_compress.passes.quant.numbers import Setting
+from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
-from onnx_compress.passes.quant.rounding import round_to_nearest
+from onnx_compress.passes.quant.sequence import solve_all
+from onnx_compress.passes.quant.solve import described
 
-_NODE_BYTES = 70  # that a node or a small tensor takes in a file, its names aside
-_NODES = {"codec": 2, "gathered": 4, "dequantize": 2, "dynamic": 6}  # that a reader adds
-_SHORT = 10  # columns; a scale of 32 bits over ten codes is 40 % more
+_SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
+_BITS = (16, 8, 6, 5, 4, 3, 2, 1.58, 1)
+_BLOCKS = {6: 128, 5: 64, 4: 32, 3: 32, 2: 32, 1.58: 128, 1: 128}
+_ERRORS = {16: 5e-4, 8: 0.02, 6: 0.04, 5: 0.08, 4: 0.15, 3: 0.3, 2: 0.6, 1.58: 0.7, 1: 0.8}
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Quant(Pass):
     name: ClassVar[str] = "quant"
     idempotent: ClassVar[bool] = True
     example: ClassVar[str] = "quant(bits=8)"
-    bits: int | None = option(None, "bits a weight", choices=(16, 8))
+    bits: float | None = option(None, "bits a weight; 1.58: -1, 0 and +1", choices=_BITS)
     activations: str | None = option(
         None,
         "int8: products may quantize their inputs at run time; float: they may not",
@@ -48,6 +60,31 @@ class Quant(Pass):
     least_db: float = option(
         18.0, "signal to noise that an input must keep as bytes, else it stays float", low=0
     )
+    block_size: int | None = option(
+        None,
+        "below 8 bits: columns that share a scale, 0 for whole rows; by default 32 to 128",
+        choices=(0, 16, 32, 64, 128, 256),
+    )
+    zero_point: bool | None = option(
+        None, "below 8 bits: whether blocks have a zero of their own; by default they do"
+    )
+    bases: int = option(1, "with bits=1: how many bases of one bit are added up", low=1, high=4)
+    embedding_bits: float | None = option(None, "bits of tables rows are picked of", choices=_BITS)
+    keep: Mapping[str, float] | None = option(
+        None, "bits by name of a weight or a node, which may hold *, ? and []"
+    )
+    sequential: bool = option(
+        False, "fit each layer to what the layers before it became: slower, closer"
+    )
+
+    def __post_init__(self) -> None:
+        """Check the options. Raises OptionError."""
+        super().__post_init__()
+        for pattern, bits in (self.keep or {}).items():
+            if bits not in _BITS:
+                allowed = ", ".join(f"{choice:g}" for choice in _BITS)
+                where = f"{self.name}(keep)"
+                raise OptionError(f"{bits} for {pattern!r} is not one of {allowed}", "", where)
 
     @property
     def phase(self) -> Phase:
@@ -57,7 +94,8 @@ class Quant(Pass):
     @property
     def weight_error(self) -> float:
         """That of rounding, of inputs of products too where they become bytes."""
-        return 5e-4 if self.bits == 16 else 0.02
+        given = [self.bits or 8, self.embedding_bits or 16, *(self.keep or {}).values()]
+        return max(_ERRORS[bits] for bits in given)
 
     @property
     def obeyed(self) -> bool:
@@ -68,13 +106,13 @@ class Quant(Pass):
         """Without bits: eight with fewer and fewer integer products, then sixteen."""
         if self.bits is not None:
             return (self,)
-        found = []
+        found: list[Pass] = []
         if self.activations != "float":
             steps = (self.least_db, *(step for step in _STRICTER if step > self.least_db))
-            found += [Quant(bits=8, activations="int8", least_db=step) for step in steps]
+            found += [replace(self, bits=8, activations="int8", least_db=step) for step in steps]
         if self.activations != "int8":
-            found.append(Quant(bits=8, activations="float"))
-        return (*found, Quant(bits=16))
+            found.append(replace(self, bits=8, activations="float", least_db=18.0))
+        return (*found, replace(self, bits=16, activations=None, least_db=18.0))
 
     def run(self, model: Model, context: Context) -> Report:
         """Encode every weight that gets smaller by it."""
@@ -82,36 +120,40 @@ class Quant(Pass):
         skipped: list[Entry] = []
         choice = None
         newest, refused = _reachable(model, context)
-        if self.bits == 8:
+        found = context.weights(model)
+        if any(self._bits(weight) <= 8 for weight in found):
             skipped += [Entry("operator set", refused)] if refused else []
             least = inf if self.activations == "float" else self.least_db
             choice = Choice.observed(model, context, newest, least)
-        found = context.weights(model)
         skipped += [Entry(item.name, item.reason) for item in found.skipped]
-        plan: dict[Weight, dict[Use, str]] = {}
+        plans: dict[Weight, Plan] = {}
         for weight in found:
-            readers = self._planned(weight, choice)
-            if isinstance(readers, No):
-                skipped.append(Entry(weight.name, readers.reason))
-            elif minimum_opset(readers.values() or ["codec"]) > newest:
+            chosen = self._planned(weight, choice)
+            if isinstance(chosen, No):
+                skipped.append(Entry(weight.name, chosen.reason))
+            elif minimum_opset(chosen.readers.values() or ["codec"]) > newest:
                 skipped.append(
                     Entry(weight.name, refused or "the target's operator set is too old")
                 )
             else:
-                plan[weight] = readers
-        needed = minimum_opset(name for readers in plan.values() for name in readers.values())
+                plans[weight] = chosen
+        needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
         used: Counter[str] = Counter()
-        for done, (weight, readers) in enumerate(plan.items()):  # one at a time: arrays are large
-            context.progress(done, len(plan), "weights")
-            form = self._form(weight, readers, context.target.saturates)
-            if isinstance(form, No):
-                skipped.append(Entry(weight.name, form.reason))
+        unloaded = 0
+        for weight, solved in solve_all(model, plans, context, self.sequential):
+            if isinstance(solved, No):
+                skipped.append(Entry(weight.name, solved.reason))
                 continue
             if needed > model.opset():
                 changes.append(Entry("operator set", f"raised from {model.opset()} to {needed}"))
                 opset.raise_to(model, needed, Shapes(model, context.sample).types)
-            changes.append(Entry(weight.name, _described(weight, form)))
-            used.update({form.readers.get(use, "codec") for use in weight.uses} or {"codec"})
+            form, use = solved.form, main_use(weight)
+            changes.append(Entry(weight.name, described(weight, plans[weight], form)))
+            readers = {form.readers.get(use, form.default) for use in weight.uses} or {form.default}
+            used.update(readers)
+            unloaded += weight.nbytes if form.default in readers else 0
+            if solved.shift is not None and use is not None:
+                correct(model, use, solved.shift)
             form.emit(weight)
         slow = used["dequantize"] and _spell_out_unfused(model, context)
         if slow:
@@ -120,33 +162,25 @@ class Quant(Pass):
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
         done = sum(entry.subject != "operator set" for entry in changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
-        return Report(tuple(changes), tuple(skipped), summary)
+        return Report(tuple(changes), tuple(skipped), summary, _memory(unloaded))
 
-    def _planned(self, weight: Weight, choice: Choice | None) -> dict[Use, str] | No:
-        """Reader by use, or why the weight is left alone; without looking at its numbers."""
+    def _planned(self, weight: Weight, choice: Choice | None) -> Plan | No:
+        """The form and its readers, or why the weight is left alone."""
         if weight.dtype not in _FLOATS:
             return No(f"weights of {weight.dtype} are not quantized")
-        if self._bits(weight) == 16 and weight.dtype == "FLOAT16":
-            return No("already 16 bits")
-        half = self._bits(weight) == 16
-        readers = Half.readers_of(weight) if half or choice is None else choice.readers(weight)
-        scales = 0 if half else prod(weight.shape[axis] for axis in weight.channel_axes)
-        stored = weight.size * self._bits(weight) // 8 + 4 * scales
-        overhead = _overhead(weight, readers)
-        if stored + overhead >= weight.nbytes:
-            return No(f"too small: {weight.nbytes} bytes, the nodes around it take {overhead}")
-        return readers
+        bits = self._bits(weight)
+        block = self.block_size if self.block_size is not None else _BLOCKS.get(bits, 0)
+        zeros = bits >= 2 and self.zero_point is not False
+        return plan(weight, Setting(bits, block, zeros, self.bases if bits == 1 else 1), choice)
 
-    def _bits(self, weight: Weight) -> int:
-        return 16 if self.bits == 16 or _short_rows(weight) else 8
-
-    def _form(self, weight: Weight, readers: dict[Use, str], saturates: bool) -> Affine | Half | No:
-        if self._bits(weight) == 16:
-            return Half.of(weight)
-        # where products of bytes saturate, one bit less keeps the sum of two in range
-        bits = 7 if saturates and "dynamic" in readers.values() else 8
-        rounded = round_to_nearest(weight, bits)
-        return rounded if isinstance(rounded, No) else affine(weight, *rounded, readers)
+    def _bits(self, weight: Weight) -> float:
+        for pattern, bits in (self.keep or {}).items():
+            if matches(weight, pattern):
+                return bits
+        bits = self.bits or 8
+        if self.embedding_bits is not None and any(use.gathered for use in weight.uses):
+            return self.embedding_bits
+        return 16 if _short_rows(weight) else bits
 
 
 def _short_rows(weight: Weight) -> bool:
@@ -159,11 +193,12 @@ def _short_rows(weight: Weight) -> bool:
     )
 
 
-def _overhead(weight: Weight, readers: dict[Use, str]) -> int:
-    """About what the added nodes take in the file."""
-    name = min(len(weight.name), 24) + 4
-    nodes = sum(_NODES[readers[use]] for use in weight.uses) or _NODES["codec"]
-    return nodes * (_NODE_BYTES + 2 * name)
+def _memory(unloaded: int) -> tuple[str, ...]:
+    """What is small in the file alone."""
+    if not unloaded:
+        return ()
+    size = f"{unloaded / 1e6:.1f} MB"
+    return (f"decoded when the model is loaded: {size} of weights are small in the file alone",)
 
 
 def _spell_out_unfused(model: Model, context: Context) -> int:
@@ -175,11 +210,6 @@ def _spell_out_unfused(model: Model, context: Context) -> int:
     except InvalidError:
         return 0  # the check after the pass says what is wrong
     return spell_out(model, {name for op, name in ran if op == "DequantizeLinear"})
-
-
-def _described(weight: Weight, form: Affine | Half) -> str:
-    how = ", ".join(sorted({form.readers.get(use, "codec") for use in weight.uses})) or "codec"
-    return f"{weight.dtype.lower()} to {form.codes.dtype}, {how}"
 
 
 def _reachable(model: Model, context: Context) -> tuple[int, str]:

@@ -13,7 +13,7 @@ import numpy as np
 from onnx_compress.ir.analysis import Shapes, eight_bit_snr
 from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.weights import Use, Weight, find_weights
-from onnx_compress.ir.weights.forms import READERS, Coded, affine
+from onnx_compress.ir.weights.forms import PACKED_READERS, READERS, Coded, Packed, affine
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.target import Target
 
@@ -25,13 +25,15 @@ class Choice:
     """What readers are chosen by.
 
     `newest`: operator set that the model has or can be raised to. `fits`: the inputs of products
-    that eight bits can hold, as observed; empty if activations are to stay float.
+    that eight bits can hold, as observed; empty if activations are to stay float. `kernels`:
+    whether those of few bits may be used, which turn inputs into bytes.
     """
 
     target: Target
     shapes: Shapes
     newest: int
     fits: frozenset[Value]
+    kernels: bool = True
 
     @staticmethod
     def observed(model: Model, context: Context, newest: int, least_db: float) -> "Choice":
@@ -41,7 +43,8 @@ class Choice:
         values = list(dict.fromkeys(value for value in inputs if value is not None))
         ratios = eight_bit_snr(model, context.sample, values) if values else {}
         fits = frozenset(value for value, ratio in ratios.items() if ratio >= least_db)
-        return Choice(context.target, Shapes(model, context.sample), newest, fits)
+        shapes = Shapes(model, context.sample)
+        return Choice(context.target, shapes, newest, fits, least_db < inf)
 
     def readers(self, weight: Weight) -> dict[Use, str]:
         """Rows are picked as codes, products take the fastest form, the rest is decoded once."""
@@ -51,6 +54,33 @@ class Choice:
         codes = np.broadcast_to(np.zeros((), np.int8), weight.shape)
         form = affine(weight, codes, np.ones(shape, np.float32), {})
         return {use: self._reader(use, weight, form) for use in weight.uses}
+
+    def packed_readers(self, weight: Weight, form: Packed) -> dict[Use, str]:
+        """Rows are picked as bytes, products take a kernel where it is faster, the rest unpacked.
+
+        Kernels of few bits turn inputs into bytes block by block, which outliers spoil less.
+        """
+        return {use: self._packed_reader(use, weight, form) for use in weight.uses}
+
+    def _packed_reader(self, use: Use, weight: Weight, form: Packed) -> str:
+        allowed = [
+            name
+            for name, reader in PACKED_READERS.items()
+            if reader.minimum_opset <= self.newest and reader.allows(use, form) is None
+        ]
+        if "picked" in allowed or not use.multiplied or not self.kernels:
+            return "picked" if "picked" in allowed else "unpacked"
+        if "blocked" in allowed and not weight.sole_use:
+            allowed.remove("blocked")  # one copy of the codes for each use
+        bits = int(form.packing.bits)
+        best, speed = "unpacked", WORTH
+        for name in ("nbits", "blocked"):
+            columns, rows = use.layout.columns, use.layout.rows
+            key = f"{name}{bits}"
+            ratio = self.target.product_speed(key, columns, rows, _rows(use, self.shapes))
+            if name in allowed and ratio is not None and ratio >= speed:
+                best, speed = name, ratio
+        return best
 
     def _reader(self, use: Use, weight: Weight, form: Coded) -> str:
         allowed = [

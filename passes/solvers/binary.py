@@ -65,8 +65,8 @@ def ternary(weight: Array, group: int = 0, importance: Array | None = None) -> t
 
 
 def _weights(importance: Array | None, columns: int, size: int) -> Array:
-    ones = np.ones((1, columns)) if importance is None else np.asarray(importance)[None]
-    d = groups(np.asarray(ones, np.float64), size).copy()
+    ones = np.ones(columns) if importance is None else np.asarray(importance, np.float64)
+    d = groups(np.atleast_2d(ones), size).copy()
     spare = d.shape[1] * size - columns
     if spare:
         d[:, -1, size - spare :] = 0.0  # what only fills up the last group

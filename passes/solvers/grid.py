@@ -16,18 +16,21 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Grid:
-    """`scale`, `zero`: [R, G], float64; `bits`; `group`: columns of a group; `columns`: K."""
+    """`scale`, `zero`: [R, G], float64; `bits`; `group`: columns of a group; `columns`: K.
+
+    1.58 bits have three codes.
+    """
 
     scale: Array
     zero: Array
-    bits: int
+    bits: float
     group: int
     columns: int
 
     @property
     def top(self) -> int:
         """The largest code."""
-        return (1 << self.bits) - 1
+        return round(2**self.bits) - 1
 
     def spread(self, parameters: Array) -> Array:
         """[R, G] -> [R, K]: each group's number at each of its columns."""

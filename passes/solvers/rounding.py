@@ -34,12 +34,12 @@ def mse_clip(
 ) -> Grid:
     """The grid, out of shares of the whole range, with the least squared error.
 
-    `importance`: [K], such as diag(H). Ties are for the wider one.
+    `importance`: [K] or [R, K], such as diag(H). Ties are for the wider one.
     """
     array, size = _prepared(weight, group)
     parts = groups(array, size)
-    ones = np.ones((1, array.shape[1])) if importance is None else np.asarray(importance)[None]
-    weights = groups(ones, size)
+    ones = np.ones(array.shape[1]) if importance is None else np.asarray(importance)
+    weights = groups(np.atleast_2d(ones), size)
     count = parts.shape[1] * size - array.shape[1]
     if count:
         weights = weights.copy()
@@ -47,12 +47,24 @@ def mse_clip(
     low, high = parts.min(2), parts.max(2)
     best = between(low, high, bits, symmetric)
     least = np.full(low.shape, np.inf)
-    top = (1 << bits) - 1
+    top = np.float32((1 << bits) - 1)
+    # errors are compared in units of the widest number, so that single precision is enough
+    unit = np.maximum(-low, high)
+    unit = np.where(unit > 0, unit, 1.0)
+    scaled = (parts / unit[..., None]).astype(np.float32)
+    small = weights.astype(np.float32)
+    work = np.empty_like(scaled)
     for share in SHARES:
         scale, zero = between(share * low, share * high, bits, symmetric)
-        codes = np.clip(np.round(parts / scale[..., None] + zero[..., None]), 0, top)
-        change = scale[..., None] * (codes - zero[..., None]) - parts
-        error = (weights * change**2).sum(2)
+        step, middle = (scale / unit).astype(np.float32)[..., None], zero[..., None].astype("f4")
+        np.divide(scaled, step, out=work)
+        work += middle
+        np.rint(work, out=work)
+        np.clip(work, 0, top, out=work)
+        work -= middle
+        work *= step
+        work -= scaled
+        error = np.einsum("rgk,rgk,rgk->rg", work, work, np.broadcast_to(small, work.shape))
         better = error < least
         least = np.where(better, error, least)
         best = np.where(better, scale, best[0]), np.where(better, zero, best[1])

@@ -2,6 +2,8 @@
 
 from onnx_compress.ir.weights.forms.base import Coded, Form, Reader
 from onnx_compress.ir.weights.forms.dequantize import spell_out
+from onnx_compress.ir.weights.forms.packed import Packed, fit_half
+from onnx_compress.ir.weights.forms.readers import PACKED_READERS
 from onnx_compress.ir.weights.forms.stored import (
     READERS,
     Affine,
@@ -12,14 +14,17 @@ from onnx_compress.ir.weights.forms.stored import (
 )
 
 __all__ = [
+    "PACKED_READERS",
     "READERS",
     "Affine",
     "Coded",
     "Dense",
     "Form",
     "Half",
+    "Packed",
     "Reader",
     "affine",
+    "fit_half",
     "minimum_opset",
     "spell_out",
 ]

@@ -9,7 +9,7 @@ Solvers choose the numbers, forms keep them: a form is made of arrays, and emitt
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,8 @@ from onnx_compress.ir.weights.weight import Use, Weight
 from onnx_compress.kernels import affine
 
 FLOAT = 1  # TensorProto.FLOAT
+F = TypeVar("F")
+S = TypeVar("S")
 
 
 class Form(Protocol):
@@ -47,6 +49,7 @@ class Coded:
     decode once for all.
     """
 
+    default: ClassVar[str] = "codec"
     codes: Array
     scale: Array | None
     zero_point: Array | None
@@ -120,13 +123,13 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Reader:
-    """One row of the table of readers.
+class Reader(Generic[F, S]):
+    """One row of a table of readers, of forms F that are put into the graph by S.
 
     `minimum_opset`: of the operators it writes.
     """
 
     name: str
     minimum_opset: int
-    allows: Callable[[Use, Coded], No | None]
-    read: Callable[[Use, Stored], None]
+    allows: Callable[[Use, F], No | None]
+    read: Callable[[Use, S], None]

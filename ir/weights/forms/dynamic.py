@@ -8,12 +8,12 @@ ONNX Runtime fuses this into one kernel. Gemm adds its C, with alpha and beta ta
 
 import numpy as np
 
-from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.graph.view import Node, Value
+from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.weights.forms.base import FLOAT, Coded, Reader, Stored
+from onnx_compress.ir.weights.forms.gemm import plain_input, with_bias
 from onnx_compress.ir.weights.weight import Use
 
 
@@ -35,21 +35,13 @@ def allows(use: Use, coded: Coded) -> No | None:
 def read(use: Use, stored: Stored) -> None:
     """Replace the MatMul or Gemm."""
     node, b = use.node, stored.builder(use)
-    source = node.inputs[0]
-    if source is None:
-        raise InvalidError("it has no input", where=node.name)
-    if node.attribute("transA", 0):
-        source = b("Transpose", source, perm=[1, 0])
-    quantized, scale_x, zero_x = _quantized(b, source)
+    quantized, scale_x, zero_x = _quantized(b, plain_input(b, node))
     product = b("MatMulInteger", quantized, _operand(use, stored, b), zero_x, name=node.proto.name)
     scale = stored.channel_scale if stored.channel_scale is not None else np.ones((), np.float32)
     scale = scale * np.float32(node.attribute("alpha", 1.0))
     factor = b("Mul", scale_x, b.constant(scale.astype(np.float32), "s"))
     out = b("Mul", b("Cast", product, to=FLOAT), factor)
-    bias = node.input(2) if node.op == "Gemm" else None
-    if bias is not None:
-        out = b("Add", out, _bias(b, node, bias))
-    b.model.replace_uses(node.output, out)
+    b.model.replace_uses(node.output, with_bias(b, node, out))
     b.model.remove(node)
 
 
@@ -77,16 +69,6 @@ def _quantized(b: Builder, source: Value) -> tuple[Value, Value, Value]:
                 return made[0], made[1], made[2]
     first, second, third = b.more_outputs(b("DynamicQuantizeLinear", source), 3)
     return first, second, third
-
-
-def _bias(b: Builder, node: Node, bias: Value) -> Value:
-    beta = node.attribute("beta", 1.0)
-    if beta == 1.0:
-        return bias
-    array = b.model.constant(bias)
-    if array is not None:
-        return b.constant((array * np.float32(beta)).astype(np.float32), "b")
-    return b("Mul", bias, b.constant(np.array(beta, np.float32), "beta"))
 
 
 READER = Reader("dynamic", 11, allows, read)

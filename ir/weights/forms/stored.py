@@ -12,9 +12,10 @@ from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights.forms import codec, dequantize, dynamic, gathered
 from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
+from onnx_compress.ir.weights.forms.readers import PACKED_READERS
 from onnx_compress.ir.weights.weight import Use, Weight
 
-READERS: dict[str, Reader] = {
+READERS: dict[str, Reader[Coded, Stored]] = {
     reader.name: reader
     for reader in (codec.READER, gathered.READER, dynamic.READER, dequantize.READER)
 }
@@ -103,7 +104,8 @@ def emit(coded: Coded, weight: Weight) -> None:
 
 def minimum_opset(readers: Iterable[str]) -> int:
     """Version of the default operator set that these readers need."""
-    return max((READERS[name].minimum_opset for name in readers), default=0)
+    known = {**READERS, **PACKED_READERS}
+    return max((known[name].minimum_opset for name in readers), default=0)
 
 
 def affine(weight: Weight, codes: Array, scale: Array, readers: dict[Use, str]) -> Affine:
