@@ -35,6 +35,7 @@ from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.sequence import solve_all
 from onnx_compress.passes.quant.solve import described
+from onnx_compress.passes.quant.static import placed
 
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
@@ -137,6 +138,9 @@ class Quant(Pass):
                 )
             else:
                 plans[weight] = chosen
+        if choice is not None and self.activations != "float":
+            fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
+            plans |= placed(model, fitting, context, newest, changes)
         needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
         used: Counter[str] = Counter()
         unloaded = 0
@@ -173,14 +177,14 @@ class Quant(Pass):
         zeros = bits >= 2 and self.zero_point is not False
         return plan(weight, Setting(bits, block, zeros, self.bases if bits == 1 else 1), choice)
 
-    def _bits(self, weight: Weight) -> float:
+    def _bits(self, weight: Weight, short: bool = True) -> float:
         for pattern, bits in (self.keep or {}).items():
             if matches(weight, pattern):
                 return bits
         bits = self.bits or 8
         if self.embedding_bits is not None and any(use.gathered for use in weight.uses):
             return self.embedding_bits
-        return 16 if _short_rows(weight) else bits
+        return 16 if short and _short_rows(weight) else bits
 
 
 def _short_rows(weight: Weight) -> bool:

@@ -15,6 +15,7 @@ from onnx_compress.passes.quant.rounding import descended, round_to_nearest
 from onnx_compress.passes.statistics import Moments
 
 _KERNELS = ("nbits", "blocked")
+_INTEGER = {"dynamic", "static"}  # readers that multiply bytes by bytes
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def solve(weight: Weight, plan: Plan, seen: Moments | None, saturates: bool) -> 
         return half if isinstance(half, No) else Solved(half)
     if plan.setting is None:
         # where products of bytes saturate, one bit less keeps the sum of two in range
-        bits = 7 if saturates and "dynamic" in plan.readers.values() else 8
+        bits = 7 if saturates and _INTEGER & set(plan.readers.values()) else 8
         rounded = round_to_nearest(weight, bits)
         if isinstance(rounded, No):
             return rounded

@@ -1,0 +1,63 @@
+"""Which part of a model computes with bytes, from units, speeds and samples; and its writing."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from onnx_compress.ir.analysis import Shapes
+from onnx_compress.ir.errors import CalibrationError
+from onnx_compress.ir.graph import Model, Node, Value
+from onnx_compress.ir.weights import Weight
+from onnx_compress.passes.base import Context
+from onnx_compress.passes.quant.static.choose import chosen
+from onnx_compress.passes.quant.static.ranges import Step, steps
+from onnx_compress.passes.quant.static.units import Unit, convolution, units
+from onnx_compress.passes.quant.static.write import Writer, needed
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Units that may run in integers, and the steps of what they read and give out."""
+
+    model: Model
+    context: Context
+    units: tuple[Unit, ...]
+    steps: Mapping[Value, Step]
+    shapes: Shapes
+
+    def chosen(self, barred: Collection[Node] = ()) -> list[Unit]:
+        """Those that run in integers when some nodes are to stay float."""
+        target, model = self.context.target, self.model
+        unknown = {unit.node for unit in self.units if not self._known(unit)}
+        return chosen(model, self.units, self.shapes, target, {*barred, *unknown})
+
+    def _known(self, unit: Unit) -> bool:
+        values = [*unit.inputs, *unit.outputs]
+        return all(v in self.steps or self.model.tensor(v) is not None for v in values)
+
+    def write(self, taken: Sequence[Unit]) -> list[Weight]:
+        """Put them into integers; gives the weights that are to be read as bytes now."""
+        Writer(self.model, self.steps).write(taken)
+        return [unit.weight for unit in taken if unit.weight is not None]
+
+
+def placement(model: Model, weights: Sequence[Weight], context: Context) -> Placement | None:
+    """What could be; None where nothing could, or where the samples tell nothing."""
+    if not context.fit or not context.target.convolutions.get("static"):
+        return None
+    uses = {use.node: weight for weight in weights if (use := convolution(weight)) is not None}
+    if not uses:
+        return None
+    shapes = Shapes(model, context.sample)
+    found = units(model, uses, shapes)
+    first = chosen(model, found, shapes, context.target, ())
+    if not any(unit.weight for unit in first):
+        return None
+    try:
+        seen = steps(model, needed(model, first), context)
+    except CalibrationError:
+        return None
+    for unit in first:  # what only moves numbers, or scales them, is known by what it reads
+        if unit.kind in ("same", "scaled") and unit.inputs[0] in seen:
+            own = seen[unit.inputs[0]].times(unit.factor)
+            seen |= {value: own for value in unit.outputs}
+    return Placement(model, context, tuple(found), seen, shapes)
