@@ -35,7 +35,7 @@ from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.sequence import solve_all
 from onnx_compress.passes.quant.solve import described
-from onnx_compress.passes.quant.static import placed
+from onnx_compress.passes.quant.static import Integers, placed
 
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
@@ -138,9 +138,12 @@ class Quant(Pass):
                 )
             else:
                 plans[weight] = chosen
+        integers = Integers(model, context)
         if choice is not None and self.activations != "float":
             fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
-            plans |= placed(model, fitting, context, newest, changes)
+            integers = placed(model, fitting, context, newest)
+            plans |= integers.plans
+            changes += integers.changes
         needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
         used: Counter[str] = Counter()
         unloaded = 0
@@ -159,6 +162,7 @@ class Quant(Pass):
             if solved.shift is not None and use is not None:
                 correct(model, use, solved.shift)
             form.emit(weight)
+        integers.correct()
         slow = used["dequantize"] and _spell_out_unfused(model, context)
         if slow:
             used.update({"codec": slow, "dequantize": -slow})

@@ -3,6 +3,6 @@
     Conv -> Clip -> Conv -> Add    ->    Q -> QLinearConv -> QLinearConv -> QLinearAdd -> DQ
 """
 
-from onnx_compress.passes.quant.static.plans import placed
+from onnx_compress.passes.quant.static.plans import Integers, placed
 
-__all__ = ["placed"]
+__all__ = ["Integers", "placed"]

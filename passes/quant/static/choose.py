@@ -4,6 +4,9 @@
 
 A small layer between two that gain is better left between them; one far from others is not worth
 the two ends. All costs are in products of float32 numbers, from the target.
+
+ONNX Runtime makes bytes of the weight of a float convolution between DequantizeLinear and
+QuantizeLinear by itself, with one scale for all of it: such a one is taken too, with better scales.
 """
 
 from collections.abc import Collection, Sequence
@@ -23,6 +26,38 @@ def chosen(
     model: Model, units: Sequence[Unit], shapes: Shapes, target: Target, barred: Collection[Node]
 ) -> list[Unit]:
     """Those that are faster together; `barred` nodes are to stay float."""
+    forced: set[Node] = set()
+    while True:
+        taken = _cheapest(model, units, shapes, target, barred, forced)
+        between = {unit.node for unit in enclosed(units, taken) if unit.node not in barred}
+        if between <= forced:
+            return taken
+        forced |= between
+
+
+def enclosed(units: Sequence[Unit], taken: Sequence[Unit]) -> list[Unit]:
+    """Float convolutions that read bytes, and whose outputs become bytes."""
+    inside = set(taken)
+    made = {value for unit in taken for value in unit.outputs}
+    read = {value for unit in taken for value in unit.inputs}
+    return [
+        unit
+        for unit in units
+        if unit.weight is not None
+        and unit not in inside
+        and unit.inputs[0] in made | read
+        and unit.outputs[0] in read
+    ]
+
+
+def _cheapest(
+    model: Model,
+    units: Sequence[Unit],
+    shapes: Shapes,
+    target: Target,
+    barred: Collection[Node],
+    forced: Collection[Node],
+) -> list[Unit]:
     number = {unit.node: at for at, unit in enumerate(units)}
     number |= {node: at for at, unit in enumerate(units) for node in unit.tail}
     gains = [inf if unit.node in barred else _gain(unit, shapes, target) for unit in units]
@@ -30,9 +65,9 @@ def chosen(
     other = [0.0 if gain == inf else max(gain, 0.0) for gain in gains]
     outside = len(units)  # everything that is no unit is float
     one, other = [*one, inf], [*other, 0.0]
-    for at, gain in enumerate(gains):
-        if gain == inf:
-            one[at] = inf
+    for at, unit in enumerate(units):
+        one[at] = inf if gains[at] == inf else one[at]
+        other[at] = inf if unit.node in forced and gains[at] < inf else other[at]
     arcs: list[tuple[int, int, float]] = []
     for value in dict.fromkeys(v for unit in units for v in (*unit.inputs, *unit.outputs)):
         if model.tensor(value) is not None:
