@@ -79,15 +79,12 @@ class Session:
         profile: Path | None = None,
         mapped: bool = False,
         intra: int = 1,
-        exact: bool = False,
     ) -> None:
         """Load a model. Raises InvalidError with the runtime's own words.
 
         `threads`: how many samples are run at a time, each in one thread, so that sums do not
         depend on it. `profile`: a folder to write what is run to, see `executed`. `mapped`: leave
         external data in their file, as they are. `intra`: threads for one run, to be timed.
-        `exact`: products of bytes as processors with VNNI compute them, also where they would
-        saturate.
         """
         import onnxruntime
 
@@ -101,8 +98,6 @@ class Session:
             options.graph_optimization_level = level.ORT_DISABLE_ALL
         if mapped:
             options.add_session_config_entry("session.disable_prepacking", "1")
-        if exact:
-            options.add_session_config_entry("session.x64quantprecision", "1")
         if profile is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(profile / "profile")

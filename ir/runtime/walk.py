@@ -3,7 +3,8 @@
     inputs --stretch--> y of one node    (its weights are changed)    --stretch--> y of the next ...
 
 Each node runs about once, however many are stopped at. What later stretches need waits in memory
-or a scratch file: as bytes where it is quantized, since DequantizeLinear is run again.
+or a scratch file: as bytes where it is quantized, since DequantizeLinear is run again. Nothing is
+fused, so that products of bytes saturate on no processor.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,7 +36,7 @@ class Walk:
         gives = self._crossing(nodes, node)
         part = Part(tuple(nodes), tuple(reads), (node.output, *gives), ())
         piece = extract(self.model, part, {value: self._kept.element(value) for value in reads})
-        session = Session(piece, self.threads, exact=True)
+        session = Session(piece, self.threads, optimize=False)
         for sample, results in enumerate(session.run_all(self._kept.feeds(reads))):
             for value, result in zip(gives, results[1:], strict=True):
                 self._kept.put(value, sample, result)

@@ -141,9 +141,10 @@ class Quant(Pass):
         integers = Integers(model, context)
         if choice is not None and self.activations != "float":
             fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
-            integers = placed(model, fitting, context, newest)
+            integers = placed(model, fitting, context, newest, self.activations is None)
             plans |= integers.plans
             changes += integers.changes
+            skipped += integers.skipped
         needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
         used: Counter[str] = Counter()
         unloaded = 0

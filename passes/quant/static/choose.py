@@ -60,9 +60,9 @@ def _cheapest(
 ) -> list[Unit]:
     number = {unit.node: at for at, unit in enumerate(units)}
     number |= {node: at for at, unit in enumerate(units) for node in unit.tail}
-    gains = [inf if unit.node in barred else _gain(unit, shapes, target) for unit in units]
-    one = [0.0 if gain == inf else max(-gain, 0.0) for gain in gains]
-    other = [0.0 if gain == inf else max(gain, 0.0) for gain in gains]
+    gains = [inf if unit.node in barred else gain(unit, shapes, target) for unit in units]
+    one = [0.0 if g == inf else max(-g, 0.0) for g in gains]
+    other = [0.0 if g == inf else max(g, 0.0) for g in gains]
     outside = len(units)  # everything that is no unit is float
     one, other = [*one, inf], [*other, 0.0]
     for at, unit in enumerate(units):
@@ -87,8 +87,8 @@ def _cheapest(
     return [unit for unit, taken in zip(units, side, strict=False) if taken]
 
 
-def _gain(unit: Unit, shapes: Shapes, target: Target) -> float:
-    """Products of float32 that would be saved."""
+def gain(unit: Unit, shapes: Shapes, target: Target) -> float:
+    """Products of float32 that bytes save; infinite where the target has none."""
     if unit.weight is None:
         return unit.gain * sum(_size(value, shapes) for value in unit.outputs)
     (use,) = unit.weight.uses

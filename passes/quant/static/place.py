@@ -1,28 +1,36 @@
 """Which part of a model computes with bytes, from units, speeds and samples; and its writing."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.errors import CalibrationError
 from onnx_compress.ir.graph import Model, Node, Value
+from onnx_compress.ir.runtime import Feed
 from onnx_compress.ir.weights import Weight
 from onnx_compress.passes.base import Context
-from onnx_compress.passes.quant.static.choose import chosen
+from onnx_compress.passes.quant.static.choose import chosen, gain
 from onnx_compress.passes.quant.static.ranges import Step, steps
+from onnx_compress.passes.quant.static.spare import Sensitivity, spared
 from onnx_compress.passes.quant.static.units import Unit, convolution, units
 from onnx_compress.passes.quant.static.write import Writer, needed
+
+_HELD = 4  # samples that ranges are not taken from
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Units that may run in integers, and the steps of what they read and give out."""
+    """Units that may run in integers, and the steps of what they read and give out.
+
+    `held`: samples that the steps do not come from.
+    """
 
     model: Model
     context: Context
     units: tuple[Unit, ...]
-    steps: Mapping[Value, Step]
+    steps: dict[Value, Step]
     shapes: Shapes
+    held: Sequence[Feed]
 
     def chosen(self, barred: Collection[Node] = ()) -> list[Unit]:
         """Those that run in integers when some nodes are to stay float."""
@@ -33,6 +41,14 @@ class Placement:
     def _known(self, unit: Unit) -> bool:
         values = [*unit.inputs, *unit.outputs]
         return all(v in self.steps or self.model.tensor(v) is not None for v in values)
+
+    def spared(self, taken: Sequence[Unit], bits: int) -> dict[Node, float]:
+        """Nodes that had better stay float, and which share of the error they make."""
+        if not self.held:
+            return {}
+        sensitivity = Sensitivity(self.model, self.steps, self.held, bits)
+        gains = [gain(unit, self.shapes, self.context.target) for unit in taken]
+        return {unit.node: share for unit, share in spared(sensitivity, taken, gains)}
 
     def write(self, taken: Sequence[Unit]) -> list[Weight]:
         """Put them into integers; gives the weights that are to be read as bytes now."""
@@ -52,12 +68,14 @@ def placement(model: Model, weights: Sequence[Weight], context: Context) -> Plac
     first = chosen(model, found, shapes, context.target, ())
     if not any(unit.weight for unit in first):
         return None
+    held = min(len(context.fit) // 4, _HELD)
+    fit = context.fit[: len(context.fit) - held]
     try:
-        seen = steps(model, needed(model, first), context)
+        seen = steps(model, needed(model, first), fit, context)
     except CalibrationError:
         return None
     for unit in first:  # what only moves numbers, or scales them, is known by what it reads
         if unit.kind in ("same", "scaled") and unit.inputs[0] in seen:
             own = seen[unit.inputs[0]].times(unit.factor)
             seen |= {value: own for value in unit.outputs}
-    return Placement(model, context, tuple(found), seen, shapes)
+    return Placement(model, context, tuple(found), seen, shapes, context.fit[len(fit) :])

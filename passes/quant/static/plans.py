@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.graph import Model, opset
 from onnx_compress.ir.weights import Weight
-from onnx_compress.ir.weights.forms import READERS
+from onnx_compress.ir.weights.forms import READERS, Half
 from onnx_compress.passes.base import Context, Entry
 from onnx_compress.passes.quant.plan import Plan
 from onnx_compress.passes.quant.static.place import placement
@@ -23,23 +23,40 @@ class Integers:
     context: Context
     plans: dict[Weight, Plan] = field(default_factory=dict)
     changes: list[Entry] = field(default_factory=list)
+    skipped: list[Entry] = field(default_factory=list)
     original: Original | None = None
 
     def correct(self) -> None:
         """Once all weights are stored: take what has shifted off the biases."""
         if self.original is not None:
-            uses = [weight.uses[0] for weight in self.plans]
+            read = {weight: plan.readers.values() for weight, plan in self.plans.items()}
+            uses = [weight.uses[0] for weight, how in read.items() if READER in how]
             correct_means(self.model, self.original, uses, self.context)
 
 
-def placed(model: Model, weights: Sequence[Weight], context: Context, newest: int) -> Integers:
-    """Put into bytes what gains by it. `newest`: operator set that the model may be raised to."""
+def placed(
+    model: Model, weights: Sequence[Weight], context: Context, newest: int, choose: bool
+) -> Integers:
+    """Put into bytes what gains by it. `newest`: operator set that the model may be raised to.
+
+    `choose`: let convolutions stay float, and their weights 16 bits, that make much of the error.
+    """
     made = Integers(model, context)
     version = READERS[READER].minimum_opset
     found = placement(model, weights, context) if newest >= version else None
     if found is None:
         return made
     taken = found.chosen()
+    if choose:
+        shares = found.spared(taken, 7 if context.target.saturates else 8)
+        for node, share in shares.items():
+            made.skipped.append(Entry(node.name, f"stays float: {share:.0%} of the error"))
+        taken = found.chosen(shares)
+        made.plans |= {
+            weight: Plan(16, Half.readers_of(weight))
+            for weight in weights
+            if any(use.node in shares for use in weight.uses)
+        }
     if model.opset() < version:
         made.changes.append(Entry("operator set", f"raised from {model.opset()} to {version}"))
         opset.raise_to(model, version, Shapes(model, context.sample).types)

@@ -10,6 +10,7 @@ import numpy as np
 
 from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.runtime import Feed
 from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.solvers.ranges import least_squares_range
@@ -42,21 +43,28 @@ class Step:
         return Step(np.float32(self.scale * factor), self.zero)
 
 
-def steps(model: Model, values: Sequence[Value], context: Context) -> dict[Value, Step]:
-    """Of values of the main graph. Those that were never seen are left out."""
+def steps(
+    model: Model, values: Sequence[Value], feeds: Sequence[Feed], context: Context
+) -> dict[Value, Step]:
+    """Of values of the main graph. Those that were never seen are left out.
+
+    What the model is given keeps its whole range: few samples do not tell what is rare there.
+    """
     requests = {value: Histogram(_tap(value)) for value in values}
     found = collect(
         model,
         list(requests.values()),
-        context.fit,
+        feeds,
         threads=2,
         progress=lambda done, total: context.progress(done, total, "samples"),
     )
     answers: dict[Value, Counts] = {value: found[requests[value]] for value in values}
-    return {value: _step(counts) for value, counts in answers.items() if counts.counts.any()}
+    return {value: _step(value, seen) for value, seen in answers.items() if seen.counts.any()}
 
 
-def _step(seen: Counts) -> Step:
+def _step(value: Value, seen: Counts) -> Step:
+    if value.producer is None:
+        return Step.over(seen.low, seen.high)
     return Step.over(*least_squares_range(seen.counts, seen.middles, seen.low, seen.high))
 
 
