@@ -26,7 +26,7 @@ from onnx_compress.ir.errors import InvalidError, OptionError, UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
-from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights import Inventory, Weight
 from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, matches, option
 from onnx_compress.passes.quant.bias import correct
@@ -34,6 +34,7 @@ from onnx_compress.passes.quant.numbers import Setting
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.sequence import solve_all
+from onnx_compress.passes.quant.smooth import Smoothed, smooth
 from onnx_compress.passes.quant.solve import described
 from onnx_compress.passes.quant.static import Integers, placed
 
@@ -119,12 +120,13 @@ class Quant(Pass):
         """Encode every weight that gets smaller by it."""
         changes: list[Entry] = []
         skipped: list[Entry] = []
-        choice = None
+        choice, smoothed = None, Smoothed(model)
         newest, refused = _reachable(model, context)
         found = context.weights(model)
         if any(self._bits(weight) <= 8 for weight in found):
             skipped += [Entry("operator set", refused)] if refused else []
             least = inf if self.activations == "float" else self.least_db
+            smoothed = smooth(model, self._products(model, found, context, newest), context)
             choice = Choice.observed(model, context, newest, least)
         skipped += [Entry(item.name, item.reason) for item in found.skipped]
         plans: dict[Weight, Plan] = {}
@@ -138,6 +140,7 @@ class Quant(Pass):
                 )
             else:
                 plans[weight] = chosen
+        smoothed.undo({w: "dynamic" in each.readers.values() for w, each in plans.items()})
         integers = Integers(model, context)
         if choice is not None and self.activations != "float":
             fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
@@ -172,6 +175,16 @@ class Quant(Pass):
         done = sum(entry.subject != "operator set" for entry in changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
         return Report(tuple(changes), tuple(skipped), summary, _memory(unloaded))
+
+    def _products(
+        self, model: Model, found: Inventory, context: Context, newest: int
+    ) -> list[Weight]:
+        """Weights whose products may be of integers that are made at run time."""
+        if self.activations == "float" or not context.fit:
+            return []
+        trial = Choice.supposed(model, found, context, newest)
+        eight = [weight for weight in found if self._bits(weight) == 8]
+        return [w for w in eight if "dynamic" in trial.readers(w).values()]
 
     def _planned(self, weight: Weight, choice: Choice | None) -> Plan | No:
         """The form and its readers, or why the weight is left alone."""

@@ -41,8 +41,6 @@ def correct_means(model: Model, original: Original, uses: Sequence[Use], context
     """Change the biases of these convolutions; gives how many were changed."""
     nodes = {use.node for use in uses if coded_bias(use.node) is not None}
     order = [node for node in model.graph.sorted() if node in nodes]
-    import os
-    if os.environ.get("H8S_SHIFT")=="0": return 0
     feeds = context.fit[:_SAMPLES]
     wanted = _means(original.model, [original.twins[node] for node in order], feeds)
     walk = Walk(model, feeds, 2)
