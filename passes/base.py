@@ -257,7 +257,7 @@ def _check(where: str, value: Any, hint: Any, rules: Any) -> None:
         names = " or ".join(kind.__name__ for kind in kinds)
         raise OptionError(f"takes {names}, not {shown}", "see the README for its options", where)
     low, high, choices = rules["low"], rules["high"], rules["choices"]
-    if choices and value not in choices:
+    if choices and not any(value == one and type(value) is type(one) for one in choices):
         allowed = ", ".join(str(choice) for choice in choices)
         raise OptionError(f"{shown} is not one of {allowed}", "choose one of them", where)
     outside = (low is not None and not value >= low) or (high is not None and not value <= high)
@@ -266,6 +266,7 @@ def _check(where: str, value: Any, hint: Any, rules: Any) -> None:
 
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        return typing.get_args(hint)
-    return (hint,)
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return tuple(
+        typing.get_origin(kind) or kind for kind in (typing.get_args(hint) if union else (hint,))
+    )

@@ -37,13 +37,18 @@ def _speed(node: Node, shapes: Shapes, target: Target) -> float:
     if not reader or not sizes[0] or not sizes[1]:
         return 1.0
     m, columns = prod(sizes[0][:-1]), sizes[0][-1]
-    return target.product_speed(reader, columns, prod(sizes[1]) // max(columns, 1), m) or 1.0
+    rows = node.attribute("N") or prod(sizes[1]) // max(columns, 1)
+    return target.product_speed(reader, columns, rows, m) or 1.0
 
 
 def _reader(node: Node) -> str:
-    """The form of a product, by what it reads; see READERS."""
+    """The form of a product, by what it reads, as targets call it."""
     if node.op == "MatMulInteger":
         return "dynamic"
+    if node.op == "com.microsoft.MatMulNBits":
+        return f"nbits{node.attribute('bits', 4)}"
     weight = node.input(1)
     made = weight.producer if weight is not None and node.op in ("MatMul", "Gemm") else None
-    return "dequantize" if made is not None and made.op == "DequantizeLinear" else ""
+    if made is None or made.op != "DequantizeLinear":
+        return ""
+    return "blocked4" if made.attribute("block_size", 0) else "dequantize"

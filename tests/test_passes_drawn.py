@@ -15,6 +15,9 @@ PASSES = (
     Quant(bits=8),
     Quant(bits=8, activations="float"),
     Quant(bits=16),
+    Quant(bits=4),
+    Quant(bits=1, bases=2, embedding_bits=3, keep={"*1*": 5}),
+    Quant(bits=1.58, sequential=False),
     Prune(sparsity=0.5),
 )
 each = pytest.mark.parametrize("pass_", PASSES, ids=str)

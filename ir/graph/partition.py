@@ -39,7 +39,7 @@ def partition(model: Document, limit: int) -> list[Part]:
 
     One node with more is a part of its own. What the outputs do not need is left out.
     """
-    fixed = _repeatable(model)
+    fixed = repeatable(model)
     place: dict[Node, int] = {}
     loads, held = [0], [set[Value]()]
     for node in _needed(model, fixed):
@@ -60,7 +60,7 @@ def partition(model: Document, limit: int) -> list[Part]:
     return _parts(model, place, fixed, len(loads))
 
 
-def _repeatable(model: Document) -> set[Node]:
+def repeatable(model: Document) -> set[Node]:
     """Nodes that may be computed in several parts: from constants, for nothing but other nodes."""
     found: set[Node] = set()
     known = fixed_nodes(model, [model.graph])
@@ -147,7 +147,7 @@ def _parts(model: Document, place: dict[Node, int], fixed: set[Node], count: int
                     needed[value] = max(needed.get(value, 0), at)
     parts = []
     for at, nodes in enumerate(members):
-        own = _supplied(nodes, fixed)
+        own = supplied(nodes, fixed)
         made = [v for node in nodes for v in node.outputs if v is not None]
         gives = tuple(v for v in made if needed.get(v, -1) > at)
         last = tuple(v for v in reads[at] if needed[v] == at)
@@ -157,7 +157,7 @@ def _parts(model: Document, place: dict[Node, int], fixed: set[Node], count: int
     return parts
 
 
-def _supplied(nodes: list[Node], fixed: set[Node]) -> list[Node]:
+def supplied(nodes: list[Node], fixed: set[Node]) -> list[Node]:
     """The nodes that compute what these need from constants, each after those it needs."""
     order: dict[Node, None] = {}
     stack = [(node, False) for node in reversed(nodes)]

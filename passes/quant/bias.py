@@ -81,7 +81,9 @@ def _behind(model: Model, node: Node, change: Array) -> bool:
 
 def _fits(model: Model, value: Value | None, change: Array) -> bool:
     array = model.constant(value) if value is not None else None
-    return array is not None and array.shape[-1:] == (len(change),)
+    if array is None or array.dtype.kind != "f":
+        return False
+    return array.shape[-1:] == (len(change),) or array.shape in ((), (1,))
 
 
 def _recurrent(model: Model, use: Use, change: Array) -> bool:

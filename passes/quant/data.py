@@ -1,23 +1,80 @@
-"""What the samples tell of each weight: H = E[x xT] of the inputs of its main use, and E[x]."""
+"""What the samples tell of a weight: the second moment of what it is multiplied by, and the means.
+
+x    of the original model             C = E[x x'T]
+x'   of the model as changed so far    H = E[x' x'T]
+W' = W C H^-1      what comes nearest to W x on x', which is what codes are chosen for
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
 
 from onnx_compress.ir.errors import CalibrationError, UnsupportedError
 from onnx_compress.ir.graph import Model
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.plan import main_use
 from onnx_compress.passes.statistics import Moment, Moments, collect
+from onnx_compress.passes.statistics.request import Request
+
+_PULL = 0.1  # of the mean diagonal of H: how strongly W' is held to W
+_ENOUGH = 2.0  # rows for each column, below which W is the better guess
 
 
-def moments(model: Model, weights: Sequence[Weight], context: Context) -> dict[Weight, Moments]:
-    """Of the weights that multiply something; empty without samples.
+@dataclass(frozen=True)
+class Seen:
+    """`moments`: H and E[x']. Where x' is not x, `cross`: C, [K, K], `mean`: E[x], [groups, K]."""
+
+    moments: Moments
+    cross: Array | None = None
+    mean: Array | None = None
+
+    @cached_property
+    def damped(self) -> list[Array]:
+        """H of each group, fit to be inverted."""
+        return [self.moments.damped(group) for group in range(self.moments.groups)]
+
+    def aim(self, matrix: Array) -> Array:
+        """W' for W [groups, R, K]; W itself where x' is x, or too little was seen."""
+        return matrix if self._turn is None else np.asarray(matrix @ self._turn)
+
+    @cached_property
+    def _turn(self) -> Array | None:
+        """C H^-1, both pulled towards equality."""
+        few = self.moments.rows < _ENOUGH * self.moments.columns
+        if self.cross is None or few or self.moments.groups > 1 or len(self.moments.stored) > 1:
+            return None
+        from scipy.linalg import solve
+        from threadpoolctl import threadpool_limits
+
+        h = self.moments.matrix()
+        pull = _PULL * float(np.diagonal(h).mean()) * np.eye(len(h))
+        with threadpool_limits(1):
+            return np.asarray(solve(h + pull, (self.cross + pull).T, assume_a="pos").T)
+
+    def shift(self, matrix: Array, decoded: Array) -> Array:
+        """E[V x' - W x], [groups, R]."""
+        before = self.moments.mean if self.mean is None else self.mean
+        after = np.einsum("grk,gk->gr", decoded.astype(np.float64), self.moments.mean)
+        return np.asarray(after - np.einsum("grk,gk->gr", matrix.astype(np.float64), before))
+
+
+def multiplying(weights: Sequence[Weight]) -> dict[Weight, Use]:
+    """The main uses of weights that multiply something."""
+    found = {weight: main_use(weight) for weight in weights}
+    return {w: use for w, use in found.items() if use is not None and source(use) is not None}
+
+
+def at_once(model: Model, uses: dict[Weight, Use], context: Context) -> dict[Weight, Seen]:
+    """Of these weights, in the model as it is; empty without samples.
 
     Where a model has bodies that cannot be looked into, of those outside of them alone. Weights
     whose inputs were never seen, in a branch not taken, are left out.
     """
-    uses = {w: use for w in weights if (use := main_use(w)) is not None and source(use) is not None}
     if not context.fit or not uses:
         return {}
     try:
@@ -29,8 +86,8 @@ def moments(model: Model, weights: Sequence[Weight], context: Context) -> dict[W
         return {}
 
 
-def _collected(model: Model, uses: dict[Weight, Use], context: Context) -> dict[Weight, Moments]:
-    requests = {weight: Moment(use) for weight, use in uses.items()}
+def _collected(model: Model, uses: dict[Weight, Use], context: Context) -> dict[Weight, Seen]:
+    requests: dict[Weight, Request] = {weight: Moment(use) for weight, use in uses.items()}
     found = collect(
         model,
         list(requests.values()),
@@ -39,4 +96,4 @@ def _collected(model: Model, uses: dict[Weight, Use], context: Context) -> dict[
         progress=lambda done, total: context.progress(done, total, "samples"),
     )
     answers = {weight: found[request] for weight, request in requests.items()}
-    return {weight: seen for weight, seen in answers.items() if seen.rows > 0}
+    return {weight: Seen(moments) for weight, moments in answers.items() if moments.rows > 0}

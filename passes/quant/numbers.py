@@ -13,42 +13,16 @@ import numpy as np
 
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.weights.forms import fit_half
-from onnx_compress.kernels.radix import PACKINGS, levels
+from onnx_compress.passes.quant.data import Seen
+from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.solvers.binary import residual_bases, ternary
 from onnx_compress.passes.solvers.descent import descend, descend_each
 from onnx_compress.passes.solvers.grid import Grid
 from onnx_compress.passes.solvers.parallel import over_rows
 from onnx_compress.passes.solvers.rounding import mse_clip
-from onnx_compress.passes.statistics import Moments
 
-_SWEEPS, _LAST = 4, 2
+_SWEEPS, _LAST = 3, 1
 _FEW_COLUMNS, _FEW_ROWS = 64, 8  # of a group, below which groups are solved all at once
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Bits a weight, columns of a block (0: a row), whether blocks have zeros, bases of one bit."""
-
-    bits: float
-    block: int
-    zeros: bool
-    bases: int = 1
-
-    @property
-    def levels(self) -> int:
-        """How many numbers a code tells apart."""
-        return levels(self.bits)
-
-    def block_of(self, columns: int, exact: bool = False) -> int:
-        """Columns of a block in rows of so many: all alike, or `exact`, as the kernels want them.
-
-        Even blocks fill whole bytes.
-        """
-        if exact:
-            return self.block
-        count = max(-(-columns // self.block), 1) if self.block else 1
-        digits = PACKINGS[self.levels].digits
-        return -(-columns // (count * digits)) * digits
 
 
 @dataclass(frozen=True)
@@ -60,20 +34,18 @@ class Numbers:
     zero: Array
 
 
-def choose(
-    matrix: Array, setting: Setting, moments: Moments | None, half: bool, block: int
-) -> Numbers:
+def choose(matrix: Array, setting: Setting, seen: Seen | None, half: bool, block: int) -> Numbers:
     """For a weight [groups, R, K], all groups' rows in one; `half`: scales may be float16."""
     groups, rows, columns = matrix.shape
     flat = matrix.reshape(groups * rows, columns)
-    planes = _started(flat, setting, block, _importance(moments, rows))
-    if moments is not None:
-        planes = _descended(flat, planes, moments, refit=True, sweeps=_SWEEPS)
+    planes = _started(flat, setting, block, _importance(seen, rows))
+    if seen is not None:
+        planes = _descended(flat, planes, seen.damped, refit=True, sweeps=_SWEEPS)
     grids = [grid for _, grid in planes]
     kind = np.dtype(np.float16 if half and all(fit_half(g.scale) for g in grids) else np.float32)
     kept = [(codes, _rounded(grid, kind)) for codes, grid in planes]
-    if moments is not None:
-        kept = _descended(flat, kept, moments, refit=False, sweeps=_LAST)
+    if seen is not None:
+        kept = _descended(flat, kept, seen.damped, refit=False, sweeps=_LAST)
     elif len(kept) == 1 and setting.bits > 1:
         kept = [(_nearest(flat, grid), grid) for _, grid in kept]
     zero = kept[0][1].zero
@@ -95,20 +67,19 @@ def _rounded(grid: Grid, kind: np.dtype[Any]) -> Grid:
     return replace(grid, scale=grid.scale.astype(kind).astype(np.float64))
 
 
-def _importance(moments: Moments | None, rows: int) -> Array | None:
-    """diag(H) for each row, damped: [1 or R, K]."""
-    if moments is None:
+def _importance(seen: Seen | None, rows: int) -> Array | None:
+    """diag(H) for each row: [1 or R, K]."""
+    if seen is None:
         return None
-    found = np.stack([moments.diagonal(group) for group in range(moments.groups)])
-    found = found + 0.01 * np.maximum(found.mean(1, keepdims=True), 1e-30)
-    return found if moments.groups == 1 else np.repeat(found, rows, axis=0)
+    found = np.stack([np.diagonal(h) for h in seen.damped])
+    return found if len(found) == 1 else np.repeat(found, rows, axis=0)
 
 
 def _started(
     flat: Array, setting: Setting, block: int, importance: Array | None
 ) -> list[tuple[Array, Grid]]:
     """Codes and grid of each plane, without correlations."""
-    rows, columns = flat.shape
+    columns = flat.shape[1]
     weights = np.ones((1, columns)) if importance is None else importance
     weights = np.broadcast_to(weights, flat.shape) if len(weights) > 1 else weights
 
@@ -142,31 +113,29 @@ def _positive(scale: Array) -> Array:
 
 
 def _descended(
-    flat: Array, planes: list[tuple[Array, Grid]], moments: Moments, refit: bool, sweeps: int
+    flat: Array, planes: list[tuple[Array, Grid]], damped: list[Array], refit: bool, sweeps: int
 ) -> list[tuple[Array, Grid]]:
     """Plane by plane, each on what the others leave."""
     out = list(planes)
     for _ in range(2 if len(out) > 1 else 1):
         for at, (codes, grid) in enumerate(out):
             rest = sum(other.decode(q) for p, (q, other) in enumerate(out) if p != at)
-            out[at] = solved(flat - rest, codes, grid, moments, refit, sweeps)
+            out[at] = solved(flat - rest, codes, grid, damped, refit, sweeps)
     return out
 
 
 def solved(
-    target: Array, codes: Array, grid: Grid, moments: Moments, refit: bool, sweeps: int
+    target: Array, codes: Array, grid: Grid, damped: list[Array], refit: bool, sweeps: int
 ) -> tuple[Array, Grid]:
-    """Codes by coordinate descent, group by group; [groups * rows, K]."""
-    rows, columns = len(target) // moments.groups, target.shape[1]
-    if moments.groups > 1 and columns <= _FEW_COLUMNS and rows < _FEW_ROWS:
-        own = np.stack([moments.damped(group) for group in range(moments.groups)])
-        return descend_each(target, own, rows, grid, codes, sweeps), grid
+    """Codes [groups * rows, K] by coordinate descent; `damped`: H of each group."""
+    groups = len(damped)
+    rows, columns = len(target) // groups, target.shape[1]
+    if groups > 1 and columns <= _FEW_COLUMNS and rows < _FEW_ROWS:
+        return descend_each(target, np.stack(damped), rows, grid, codes, sweeps), grid
     found, scales = [], []
-    for group in range(moments.groups):
+    for group, h in enumerate(damped):
         place = slice(group * rows, (group + 1) * rows)
-        q, part = descend(
-            target[place], moments.damped(group), grid.rows(place), codes[place], sweeps, refit
-        )
+        q, part = descend(target[place], h, grid.rows(place), codes[place], sweeps, refit)
         found.append(q)
         scales.append(part.scale)
     return np.concatenate(found), replace(grid, scale=np.concatenate(scales))

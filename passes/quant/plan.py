@@ -19,8 +19,8 @@ from onnx_compress.ir.weights.forms import Half, Packed
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.ir.weights.order import Order, order_of
 from onnx_compress.kernels.radix import PACKINGS
-from onnx_compress.passes.quant.numbers import Setting
 from onnx_compress.passes.quant.readers import Choice
+from onnx_compress.passes.quant.setting import Setting
 
 _NODE_BYTES = 70  # that a node or a small tensor takes in a file, its names aside
 _NODES = {  # that a reader adds, with their small tensors
@@ -29,13 +29,13 @@ _NODES = {  # that a reader adds, with their small tensors
     "dequantize": 2,
     "static": 6,
     "dynamic": 6,
-    "unpacked": 12,
-    "picked": 16,
+    "unpacked": 8,
+    "picked": 13,
     "nbits": 3,
     "blocked": 3,
 }
 _SMALLEST_BLOCK = 16  # of kernels
-_KERNELS = ("nbits", "blocked")
+KERNELS = ("nbits", "blocked")
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _packed(weight: Weight, setting: Setting, choice: Choice) -> Plan:
     if exact and not exact & (exact - 1):
         form = _shaped(weight, setting, order, exact)
         readers = choice.packed_readers(weight, form)
-        if set(readers.values()) & set(_KERNELS):
+        if set(readers.values()) & set(KERNELS):
             return Plan(setting.bits, readers, setting, order, exact)
     block = setting.block_of(order.columns)
     form = _shaped(weight, setting, order, block)
@@ -112,7 +112,7 @@ def _bytes(weight: Weight, each: Plan) -> int:
     packing = PACKINGS[each.setting.levels]
     blocks = each.order.rows * -(-each.order.columns // each.block)
     words = -(-each.block // packing.digits) * packing.width
-    own = 4 if set(each.readers.values()) & set(_KERNELS) else 2
+    own = 4 if set(each.readers.values()) & set(KERNELS) else 2
     return blocks * (each.setting.bases * (words + own) + each.setting.zeros)
 
 

@@ -16,10 +16,9 @@ biases make up for what shifts the means; without, by the least squared error.
 """
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.errors import InvalidError, OptionError, UnsupportedError
@@ -30,19 +29,21 @@ from onnx_compress.ir.weights import Inventory, Weight
 from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, matches, option
 from onnx_compress.passes.quant.bias import correct
-from onnx_compress.passes.quant.numbers import Setting
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.sequence import solve_all
+from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.quant.smooth import Smoothed, smooth
 from onnx_compress.passes.quant.solve import described
 from onnx_compress.passes.quant.static import Integers, placed
 
+Keep = dict[str, Any]  # bits by pattern
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
 _BITS = (16, 8, 6, 5, 4, 3, 2, 1.58, 1)
-_BLOCKS = {6: 128, 5: 64, 4: 32, 3: 32, 2: 32, 1.58: 128, 1: 128}
+_BLOCKS = {6: 0, 5: 64, 4: 32, 3: 32, 2: 32, 1.58: 128, 1: 128}
+_ZEROS = (5, 4, 3, 2)  # bits with zeros of blocks
 _ERRORS = {16: 5e-4, 8: 0.02, 6: 0.04, 5: 0.08, 4: 0.15, 3: 0.3, 2: 0.6, 1.58: 0.7, 1: 0.8}
 
 
@@ -53,7 +54,7 @@ class Quant(Pass):
     name: ClassVar[str] = "quant"
     idempotent: ClassVar[bool] = True
     example: ClassVar[str] = "quant(bits=8)"
-    bits: float | None = option(None, "bits a weight; 1.58: -1, 0 and +1", choices=_BITS)
+    bits: int | float | None = option(None, "bits a weight; 1.58: -1, 0 and +1", choices=_BITS)
     activations: str | None = option(
         None,
         "int8: products may quantize their inputs at run time; float: they may not",
@@ -64,26 +65,28 @@ class Quant(Pass):
     )
     block_size: int | None = option(
         None,
-        "below 8 bits: columns that share a scale, 0 for whole rows; by default 32 to 128",
+        "below 8 bits: columns that share a scale, 0: whole rows; by default 32 from 2 to 4 bits",
         choices=(0, 16, 32, 64, 128, 256),
     )
     zero_point: bool | None = option(
-        None, "below 8 bits: whether blocks have a zero of their own; by default they do"
+        None, "2 to 6 bits: whether blocks have a zero of their own; by default up to 5 bits"
     )
     bases: int = option(1, "with bits=1: how many bases of one bit are added up", low=1, high=4)
-    embedding_bits: float | None = option(None, "bits of tables rows are picked of", choices=_BITS)
-    keep: Mapping[str, float] | None = option(
+    embedding_bits: int | float | None = option(
+        None, "bits of tables rows are picked of", choices=_BITS
+    )
+    keep: Keep | None = option(  # noqa: RUF009
         None, "bits by name of a weight or a node, which may hold *, ? and []"
     )
     sequential: bool = option(
-        False, "fit each layer to what the layers before it became: slower, closer"
+        True, "with real inputs: fit each layer to what the layers before it became"
     )
 
     def __post_init__(self) -> None:
         """Check the options. Raises OptionError."""
         super().__post_init__()
         for pattern, bits in (self.keep or {}).items():
-            if bits not in _BITS:
+            if not isinstance(pattern, str) or bits not in _BITS:
                 allowed = ", ".join(f"{choice:g}" for choice in _BITS)
                 where = f"{self.name}(keep)"
                 raise OptionError(f"{bits} for {pattern!r} is not one of {allowed}", "", where)
@@ -141,11 +144,12 @@ class Quant(Pass):
             else:
                 plans[weight] = chosen
         smoothed.undo({w: "dynamic" in each.readers.values() for w, each in plans.items()})
+        notes = smoothed.notes()
         integers = Integers(model, context)
         if choice is not None and self.activations != "float":
             fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
             integers = placed(model, fitting, context, newest, self.activations is None)
-            plans |= integers.plans
+            plans = {w: p for w, p in {**plans, **integers.plans}.items() if p.bits < 32}
             changes += integers.changes
             skipped += integers.skipped
         needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
@@ -174,7 +178,7 @@ class Quant(Pass):
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
         done = sum(entry.subject != "operator set" for entry in changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
-        return Report(tuple(changes), tuple(skipped), summary, _memory(unloaded))
+        return Report(tuple(changes), tuple(skipped), summary, (*notes, *_memory(unloaded)))
 
     def _products(
         self, model: Model, found: Inventory, context: Context, newest: int
@@ -192,13 +196,14 @@ class Quant(Pass):
             return No(f"weights of {weight.dtype} are not quantized")
         bits = self._bits(weight)
         block = self.block_size if self.block_size is not None else _BLOCKS.get(bits, 0)
-        zeros = bits >= 2 and self.zero_point is not False
+        wanted = self.zero_point if self.zero_point is not None else bits in _ZEROS
+        zeros = bits >= 2 and wanted
         return plan(weight, Setting(bits, block, zeros, self.bases if bits == 1 else 1), choice)
 
     def _bits(self, weight: Weight, short: bool = True) -> float:
         for pattern, bits in (self.keep or {}).items():
             if matches(weight, pattern):
-                return bits
+                return float(bits)
         bits = self.bits or 8
         if self.embedding_bits is not None and any(use.gathered for use in weight.uses):
             return self.embedding_bits

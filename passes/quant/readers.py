@@ -83,12 +83,12 @@ class Choice:
         if "blocked" in allowed and not weight.sole_use:
             allowed.remove("blocked")  # one copy of the codes for each use
         bits = int(form.packing.bits)
-        best, speed = "unpacked", WORTH
-        for name in ("nbits", "blocked"):
+        best, speed = "unpacked", 0.0
+        for name, least in (("nbits", WORTH), ("blocked", 1.0)):  # it takes less memory, at least
             columns, rows = use.layout.columns, use.layout.rows
             key = f"{name}{bits}"
             ratio = self.target.product_speed(key, columns, rows, _rows(use, self.shapes))
-            if name in allowed and ratio is not None and ratio >= speed:
+            if name in allowed and ratio is not None and ratio >= max(least, speed):
                 best, speed = name, ratio
         return best
 

@@ -9,14 +9,12 @@ import numpy as np
 
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms import Affine
 from onnx_compress.ir.weights.order import order_of
 from onnx_compress.kernels.affine import largest, quantize, scale_for
 from onnx_compress.passes.quant.numbers import solved
-from onnx_compress.passes.quant.plan import main_use
 from onnx_compress.passes.solvers.grid import Grid
-from onnx_compress.passes.statistics import Moments
 
 _SWEEPS = 2
 
@@ -37,18 +35,22 @@ def round_to_nearest(weight: Weight, bits: int) -> tuple[Array, Array] | No:
     return codes, scale
 
 
-def descended(weight: Weight, form: Affine, bits: int, seen: Moments) -> Affine:
-    """The same scales with codes of less loss; the form as it is where scales cross its rows."""
-    use = main_use(weight)
-    if use is None or form.scale is None or not form.scales_along(use):
+def descended(
+    weight: Weight, use: Use, form: Affine, bits: int, aim: Array, damped: list[Array]
+) -> Affine:
+    """The same scales with codes of less loss; the form as it is where scales cross its rows.
+
+    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: H of each group.
+    """
+    if form.scale is None or not form.scales_along(use):
         return form
     order = order_of(weight.shape, use)
     scale = order.matrix(np.broadcast_to(form.scale, weight.shape))[:, :1].astype(np.float64)
-    half = 1 << (bits - 1)
-    top = half - 1
     # codes from -top to top: the one more that two's complement has is left out
+    top = (1 << bits - 1) - 1
     grid = Grid(scale, np.full(scale.shape, float(top)), bits, order.columns, order.columns)
     start = order.matrix(form.codes).astype(np.float64) + top
-    codes, _ = solved(order.matrix(weight.array()), start, grid, seen, False, _SWEEPS)
+    flat = aim.reshape(order.rows, order.columns)
+    codes, _ = solved(flat, start, grid, damped, False, _SWEEPS)
     new = order.restore(np.minimum(codes, 2 * top) - top).astype(np.int8)
     return replace(form, codes=np.ascontiguousarray(new))

@@ -1,26 +1,168 @@
-"""The numbers of all weights, from one look at the data or layer by layer.
+"""The numbers of all weights, layer by layer: each is fitted to what those before it became.
 
-at once       H of the original model for every weight
-sequential    H, and what the layer should give, of the model whose earlier layers are changed
+    original   x ----------> W  y = W x             both are walked stage by stage; a stage is all
+    changed    x' ----------> V  V x' + b ~ y       weights with as many weighted nodes before them
+
+V replaces W in a copy before the next stage is run. Weights that no stage reaches, in bodies of
+If and Loop, and recurrent ones that multiply what their own node makes, are fitted to the original.
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import groupby
+from typing import Any
 
-from onnx_compress.ir.graph import Model
+from onnx_compress.ir.errors import CalibrationError
+from onnx_compress.ir.graph import Model, Node, clone
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.runtime.walk import Walk
+from onnx_compress.ir.runtime.watch import Tap
+from onnx_compress.ir.weights import Use, Weight, find_weights
+from onnx_compress.ir.weights.forms import Dense
+from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.base import Context
-from onnx_compress.passes.quant.data import moments
-from onnx_compress.passes.quant.plan import Plan
+from onnx_compress.passes.quant.bias import correct
+from onnx_compress.passes.quant.data import Seen, at_once, multiplying
+from onnx_compress.passes.quant.plan import Plan, main_use
 from onnx_compress.passes.quant.solve import Solved, solve
+from onnx_compress.passes.statistics import CrossMoment, Look, Mean, Moment
+
+Answer = tuple[Weight, Solved | No]
 
 
 def solve_all(
     model: Model, plans: Mapping[Weight, Plan], context: Context, sequential: bool
-) -> Iterator[tuple[Weight, Solved | No]]:
-    """Weight by weight, so that few arrays are held at a time."""
-    fitted = [weight for weight, plan in plans.items() if plan.bits < 16]
-    seen = moments(model, fitted, context)
-    for done, (weight, plan) in enumerate(plans.items()):
-        context.progress(done, len(plans), "weights")
-        yield weight, solve(weight, plan, seen.pop(weight, None), context.target.saturates)
+) -> list[Answer]:
+    """Weight by weight, in the order of `plans`; nothing is changed yet."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # sums must not depend on the threads there are
+        return _solved(model, plans, context, sequential)
+
+
+def _solved(
+    model: Model, plans: Mapping[Weight, Plan], context: Context, sequential: bool
+) -> list[Answer]:
+    fitted = multiplying([weight for weight, plan in plans.items() if plan.bits < 16])
+    staged = {w: use for w, use in fitted.items() if _reached(model, use)} if sequential else {}
+    found: dict[Weight, Solved | No] = {}
+    seen = at_once(model, {w: use for w, use in fitted.items() if w not in staged}, context)
+    saturates = context.target.saturates
+    for weight, plan in plans.items():
+        if weight not in staged or not context.fit:
+            context.progress(len(found), len(plans), "weights")
+            found[weight] = solve(weight, plan, seen.get(weight), saturates)
+    if staged and context.fit:
+        stages = _Stages(model, plans, context)
+        for weight, solved in found.items():
+            stages.change(weight, solved)
+        depths = _depths(model, staged)
+        order = sorted(staged, key=lambda weight: depths[staged[weight].node])
+        for _, group in groupby(order, key=lambda weight: depths[staged[weight].node]):
+            for weight, solved in stages.solve(list(group)):
+                found[weight] = solved
+                context.progress(len(found), len(plans), "weights")
+    return [(weight, found[weight]) for weight in plans]
+
+
+def _reached(model: Model, use: Use) -> bool:
+    known = source(use)
+    return known is not None and not known.made and use.node.graph is model.graph
+
+
+def _depths(model: Model, staged: Mapping[Weight, Use]) -> dict[Node, int]:
+    """How many weighted nodes stand before each node of the main graph, on the longest way."""
+    weighted = {use.node for use in staged.values()}
+    found: dict[Node, int] = {}
+    for node in model.graph.sorted():
+        makers = [v.producer for v in (*node.inputs, *node.captures) if v and v.producer]
+        known = [found[m] + (m in weighted) for m in makers if m in found]
+        found[node] = max(known, default=0)
+    return found
+
+
+class _Stages:
+    def __init__(self, model: Model, plans: Mapping[Weight, Plan], context: Context) -> None:
+        self.plans, self.context = plans, context
+        self._changed = clone(model)
+        found = {weight.value.name: weight for weight in find_weights(self._changed)}
+        self._twins = {w: found[w.name] for w in plans if w.name in found}
+        feeds = list(context.fit)
+        self._old, self._new = Walk(model, feeds, 2), Walk(self._changed, feeds, 2)
+
+    def change(self, weight: Weight, solved: Solved | No) -> None:
+        """Let the copy have the decoded numbers, and the bias that goes with them."""
+        twin = self._twins.get(weight)
+        if twin is None or isinstance(solved, No):
+            return
+        use = main_use(twin)
+        if solved.shift is not None and use is not None:
+            correct(self._changed, use, solved.shift)
+        Dense(solved.form.decode()).emit(twin)
+
+    def solve(self, group: list[Weight]) -> Iterator[Answer]:
+        """One stage."""
+        seen = self._seen(group)
+        for weight in group:
+            solved = solve(
+                weight, self.plans[weight], seen.get(weight), self.context.target.saturates
+            )
+            self.change(weight, solved)
+            yield weight, solved
+
+    def _seen(self, group: list[Weight]) -> dict[Weight, Seen]:
+        """H, C and the means of all weights of a stage; those that share inputs share them."""
+        uses = {w: (main_use(w), main_use(self._twins[w])) for w in group if w in self._twins}
+        sums: dict[Any, _Sums] = {}
+        keys = {}
+        for weight, (old, new) in uses.items():
+            if old is None or new is None:
+                continue
+            keys[weight] = Moment(old).key()
+            sums.setdefault(keys[weight], _Sums(self._changed, old, new))
+        for walk, at in ((self._old, 0), (self._new, 1)):
+            taps = [tap for each in sums.values() for tap in each.taps(at)]
+            walk.reach([v for tap in taps if (v := tap.node.input(tap.slot)) is not None])
+        for sample in range(self._old.count):
+            for each in sums.values():
+                each.add(self._old, self._new, sample)
+        answers = {key: each.result() for key, each in sums.items()}
+        return {w: found for w, key in keys.items() if (found := answers[key]) is not None}
+
+
+class _Sums:
+    """Of one value that weights are multiplied by, in both models."""
+
+    def __init__(self, changed: Model, old: Use, new: Use) -> None:
+        look = Look()
+        self._moment = Moment(new).start(look)
+        self._mean = Mean(old).start(look)
+        whole = old.layout.groups == 1 and old.layout.columns <= look.widest
+        self._cross = CrossMoment(new, changed, old).start(look) if whole else None
+
+    def taps(self, at: int) -> list[Tap]:
+        """Of the original, or of the changed model."""
+        return list((self._mean, self._moment)[at].taps)
+
+    def add(self, old: Walk, new: Walk, sample: int) -> None:
+        """One sample."""
+        before = {tap: _value(old, tap, sample) for tap in self.taps(0)}
+        after = {tap: _value(new, tap, sample) for tap in self.taps(1)}
+        self._mean.add(before, None)
+        self._moment.add(after, None)
+        if self._cross is not None:
+            self._cross.add({**before, **after}, None)
+
+    def result(self) -> Seen | None:
+        """None where nothing was seen, or no numbers."""
+        try:
+            moments, mean = self._moment.result(), self._mean.result()
+        except CalibrationError:
+            return None
+        if not moments.rows:
+            return None
+        return Seen(moments, None if self._cross is None else self._cross.result()[0], mean)
+
+
+def _value(walk: Walk, tap: Tap, sample: int) -> Any:
+    value = tap.node.input(tap.slot)
+    return None if value is None else walk.value(value, sample)

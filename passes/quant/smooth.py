@@ -43,6 +43,12 @@ class Smoothed:
                 _scale(weight, 1 / self.scales[value])
             self.model.replace_uses(self.made[value], value)
             remove_unused(self.model, [self.made[value]])
+            del self.made[value]
+
+    def notes(self) -> tuple[str, ...]:
+        """For the report."""
+        count = len(self.made)
+        return (f"{count} inputs of products smoothed into their weights",) if count else ()
 
 
 def smooth(model: Model, weights: Sequence[Weight], context: Context) -> Smoothed:
@@ -72,9 +78,7 @@ def smooth(model: Model, weights: Sequence[Weight], context: Context) -> Smoothe
     return found
 
 
-def _groups(
-    model: Model, weights: Sequence[Weight]
-) -> dict[Value, tuple[list[Weight], list[Use]]]:
+def _groups(model: Model, weights: Sequence[Weight]) -> dict[Value, tuple[list[Weight], list[Use]]]:
     """By input, the products that may be smoothed."""
     found: dict[Value, tuple[list[Weight], list[Use]]] = {}
     for weight in weights:

@@ -106,7 +106,7 @@ class _Columns:
         np.rint(new, out=new)
         np.clip(new, 0, self._top, out=new)
         new -= q
-        step = scale * new
+        step: Array = scale * new
         # only where the loss falls by more than rounding: what is equal stays
         better = step * (2 * g - step * curvature) > 0
         step *= better

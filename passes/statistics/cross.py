@@ -16,6 +16,8 @@ from onnx_compress.ir.weights.weight import Use
 from onnx_compress.passes.statistics.moment import rows, taps
 from onnx_compress.passes.statistics.request import Look
 
+_ROWS = 256  # of a block, as in `gram`
+
 
 @dataclass(frozen=True, eq=False)
 class CrossMoment:
@@ -38,6 +40,8 @@ class CrossMoment:
 
 
 class _Cross:
+    """Rows of both models wait for each other in blocks, which are multiplied at once."""
+
     def __init__(self, request: CrossMoment, look: Look) -> None:
         self.request, self.taps = request, taps(request.use)
         self.reference, self.model = taps(request.reference), request.model
@@ -45,16 +49,37 @@ class _Cross:
         # windows are chosen alike whatever became of the channels
         self._limit = look.limit(max(layout.columns, other.columns))
         self._sum = np.zeros((layout.groups, other.columns, layout.columns))
-        self._rows, self.nbytes = 0, self._sum.nbytes
+        self._blocks = [
+            np.empty((layout.groups, _ROWS, columns), np.float32)
+            for columns in (other.columns, layout.columns)
+        ]
+        self._rows, self._filled = 0, 0
+        self.nbytes = self._sum.nbytes + sum(block.nbytes for block in self._blocks)
 
     def add(self, seen: Mapping[Tap, Any], kept: Array | None) -> None:
         mine = rows(self.request.use, seen, kept, self._limit)
         theirs = rows(self.request.reference, seen, kept, self._limit)
         for x, y in zip(_pieces(theirs), _pieces(mine), strict=True):
-            self._sum += x.transpose(0, 2, 1) @ y
-            self._rows += y.shape[1]
+            at, count = 0, y.shape[1]
+            while at < count:
+                taken = min(count - at, _ROWS - self._filled)
+                place = slice(self._filled, self._filled + taken)
+                for block, part in zip(self._blocks, (x, y), strict=True):
+                    block[:, place] = part[:, at : at + taken]
+                self._filled += taken
+                at += taken
+                if self._filled == _ROWS:
+                    self._flush()
+            self._rows += count
+
+    def _flush(self) -> None:
+        x, y = (block[:, : self._filled] for block in self._blocks)
+        self._sum += x.transpose(0, 2, 1) @ y
+        self._filled = 0
 
     def result(self) -> Array:
+        if self._filled:
+            self._flush()
         return self._sum / max(self._rows, 1)
 
 

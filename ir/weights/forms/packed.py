@@ -28,7 +28,7 @@ from onnx_compress.ir.weights.order import Order
 from onnx_compress.ir.weights.weight import Use, Weight
 from onnx_compress.kernels.radix import PACKINGS, Packing
 
-INT32, INT64 = 6, 7  # TensorProto
+_WORTH = 500  # bytes that packing zeros must save, for the nodes that unpack them
 _SMALLEST_HALF, _LARGEST_HALF = 2.0**-14, 65504.0  # of normal numbers
 
 
@@ -156,6 +156,18 @@ class StoredBytes:
         inner = zero[:, None] if len(self.form.scale) > 1 else zero
         return self._once("z", lambda: inner[..., None, None])
 
+    def zero_for_all(self) -> Value:
+        """The same, packed like codes where that saves more than the nodes take."""
+        form, packing = self.form, self.form.packing
+        zero = np.asarray(form.zero)
+        saved = zero.size * (1 - packing.bits / 8)
+        if not zero.ndim or "z" in self._values or saved < _WORTH or zero.size % packing.digits:
+            return self.zero()
+        b = self.builder()
+        words = unpacked(b, packing, b.constant(packing.pack(zero.reshape(-1)), "z"))
+        shape = [len(zero), *([1] if len(form.scale) > 1 else []), zero.shape[1], 1, 1]
+        return b("Reshape", words, b.constant(np.array(shape, np.int64), "shape"))
+
     def _once(self, suffix: str, make: Callable[[], Array]) -> Value:
         if suffix not in self._values:
             b = self.builder()
@@ -171,19 +183,23 @@ def fit_half(scale: Array) -> bool:
     return bool((size >= _SMALLEST_HALF).all() and (size <= _LARGEST_HALF).all())
 
 
-def decoded(b: Builder, form: Packed, codes: Value, scale: Value, zero: Value) -> Value:
-    """[..., blocks, words, digits] of numbers, from parts with the same leading axes."""
-    packing, (element, dtype) = form.packing, form.work
+def unpacked(b: Builder, packing: Packing, packed: Value) -> Value:
+    """Codes as integers: [..., width] of uint8 -> [..., digits]."""
+    if packing.digits == 1:
+        return packed
     kind = np.int64 if packing.width > 3 else np.int32
-    out = codes
-    if packing.digits > 1:
-        out = b("Cast", out, to=element_of(np.dtype(kind)))
+    out = b("Cast", packed, to=element_of(np.dtype(kind)))
     if packing.width > 1:
         places = np.array([256**at for at in range(packing.width)], kind)
         out = b("MatMul", out, b.constant(places[:, None], "w"))
-    if packing.digits > 1:
-        out = b("Div", out, b.constant(np.array(packing.places, kind), "d"))
-        out = b("Mod", out, b.constant(np.array(packing.levels, kind), "m"))
+    out = b("Div", out, b.constant(np.array(packing.places, kind), "d"))
+    return b("Mod", out, b.constant(np.array(packing.levels, kind), "m"))
+
+
+def decoded(b: Builder, form: Packed, codes: Value, scale: Value, zero: Value) -> Value:
+    """[..., blocks, words, digits] of numbers, from parts with the same leading axes."""
+    element, dtype = form.work
+    out = unpacked(b, form.packing, codes)
     out = b("Cast", out, to=element)
     middle = zero if not np.ndim(form.zero) else b("Cast", zero, to=element)
     factor = scale if form.scale.dtype == dtype else b("Cast", scale, to=element)
@@ -220,7 +236,7 @@ def trimmed(b: Builder, form: Packed, out: Value, lead: list[int]) -> Value:
 def unpack_all(stored: StoredBytes) -> None:
     """Let everything that still reads the weight read the decoded one."""
     b, form = stored.builder(), stored.form
-    out = decoded(b, form, stored.codes(), stored.scale(), stored.zero())
+    out = decoded(b, form, stored.codes(), stored.scale(), stored.zero_for_all())
     blocks = form.scale.shape[2]
     flat = form.length != form.block or blocks * form.block != form.order.columns
     if flat:

@@ -66,9 +66,7 @@ def _input_scale(b: Builder, node: Node) -> np.float32:
     return np.float32(found.reshape(-1)[0])
 
 
-def _with_room(
-    codes: Array, scale: Array, step: np.float32, bias: Array
-) -> tuple[Array, Array]:
+def _with_room(codes: Array, scale: Array, step: np.float32, bias: Array) -> tuple[Array, Array]:
     """Larger scales for channels whose bias would not fit: weights next to nothing, dead ones."""
     least = np.abs(bias.astype(np.float64)) / (float(step) * _LARGEST)
     new = np.maximum(scale, least).astype(np.float32)

@@ -110,8 +110,9 @@ def emit(coded: Coded, weight: Weight) -> None:
 
 def minimum_opset(readers: Iterable[str]) -> int:
     """Version of the default operator set that these readers need."""
-    known = {**READERS, **PACKED_READERS}
-    return max((known[name].minimum_opset for name in readers), default=0)
+    known = {name: reader.minimum_opset for name, reader in READERS.items()}
+    known |= {name: reader.minimum_opset for name, reader in PACKED_READERS.items()}
+    return max((known[name] for name in readers), default=0)
 
 
 def affine(weight: Weight, codes: Array, scale: Array, readers: dict[Use, str]) -> Affine:

@@ -77,5 +77,5 @@ def placement(model: Model, weights: Sequence[Weight], context: Context) -> Plac
     for unit in first:  # what only moves numbers, or scales them, is known by what it reads
         if unit.kind in ("same", "scaled") and unit.inputs[0] in seen:
             own = seen[unit.inputs[0]].times(unit.factor)
-            seen |= {value: own for value in unit.outputs}
+            seen |= dict.fromkeys(unit.outputs, own)
     return Placement(model, context, tuple(found), seen, shapes, context.fit[len(fit) :])

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.graph import Model, opset
+from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights import Weight
-from onnx_compress.ir.weights.forms import READERS, Half
+from onnx_compress.ir.weights.forms import READERS
 from onnx_compress.passes.base import Context, Entry
-from onnx_compress.passes.quant.plan import Plan
+from onnx_compress.passes.quant.plan import Plan, plan
+from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.quant.static.place import placement
 from onnx_compress.passes.quant.static.shift import Original, correct_means
 
@@ -17,7 +19,11 @@ READER = "static"
 
 @dataclass
 class Integers:
-    """What became of the activations of a model. `plans`: of the weights that are read by them."""
+    """What became of the activations of a model.
+
+    `plans`: of the weights of convolutions of integers, and of those that are to stay float: in 16
+    bits, or in 32 where that is no smaller.
+    """
 
     model: Model
     context: Context
@@ -52,11 +58,10 @@ def placed(
         for node, share in shares.items():
             made.skipped.append(Entry(node.name, f"stays float: {share:.0%} of the error"))
         taken = found.chosen(shares)
-        made.plans |= {
-            weight: Plan(16, Half.readers_of(weight))
-            for weight in weights
-            if any(use.node in shares for use in weight.uses)
-        }
+        for weight in weights:
+            if any(use.node in shares for use in weight.uses):
+                half = plan(weight, Setting(16, 0, False), None)
+                made.plans[weight] = Plan(32, {}) if isinstance(half, No) else half
     if model.opset() < version:
         made.changes.append(Entry("operator set", f"raised from {model.opset()} to {version}"))
         opset.raise_to(model, version, Shapes(model, context.sample).types)

@@ -1,6 +1,6 @@
 """Scales of activations: the range of least squared error of what the samples showed.
 
-    x  ->  clip(rint(x / scale) + zero, 0, 255)
+x  ->  clip(rint(x / scale) + zero, 0, 255)
 """
 
 from collections.abc import Sequence
@@ -78,4 +78,3 @@ def _tap(value: Value) -> Tap:
 def of_constant(array: Array) -> Step:
     """Of numbers that are known."""
     return Step.over(float(array.min(initial=0)), float(array.max(initial=0)))
-

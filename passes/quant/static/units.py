@@ -120,9 +120,7 @@ def units(model: Model, weights: Mapping[Node, Weight], shapes: Shapes) -> list[
     return found
 
 
-def _unit(
-    model: Model, node: Node, weights: Mapping[Node, Weight], shapes: Shapes
-) -> Unit | None:
+def _unit(model: Model, node: Node, weights: Mapping[Node, Weight], shapes: Shapes) -> Unit | None:
     rule = _RULES.get(node.op)
     if node in weights:
         bias = node.input(BIAS)

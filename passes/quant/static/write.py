@@ -46,6 +46,7 @@ class Writer:
     # ------------------------------------------------------------------------------- values
 
     def builder(self, unit: Unit) -> Builder:
+        """Adds nodes beside a unit, called after it."""
         name = unit.node.name[-24:].lstrip("/._")
         return Builder(self.model, self.model.graph, name, unit.node)
 
@@ -130,7 +131,9 @@ def _scaled(writer: Writer, unit: Unit) -> None:
     b = writer.builder(unit)
     (source,), (end,) = unit.inputs, unit.outputs
     kept = writer.read(b, source)
-    writer.model.replace_uses(end, writer.decode(b, _Bytes(kept.codes, kept.step.times(unit.factor))))
+    writer.model.replace_uses(
+        end, writer.decode(b, _Bytes(kept.codes, kept.step.times(unit.factor)))
+    )
     remove_unused(writer.model, [end])
 
 
