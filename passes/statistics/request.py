@@ -7,28 +7,36 @@ from typing import Any, Protocol
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.runtime.watch import Tap
 
+_WINDOWS = 1024  # of a convolution at least
+
 
 @dataclass(frozen=True)
 class Look:
-    """How to look. `windows`: of a convolution, in each sample, as a multiple of the columns of the
-    weight; None for all of them. `widest`: columns of the largest block of a moment."""
+    """How to look. `windows`: how many of a convolution are enough, over all samples, as a multiple
+    of the columns of the weight; None for all of them. `widest`: columns of the largest block of a
+    moment. `samples`: how many there are, which `collect` counts."""
 
-    windows: float | None = 1.0
+    windows: float | None = 4.0
     widest: int = 8192
+    samples: int = 1
 
     def limit(self, columns: int) -> int | None:
-        """How many windows of a sample are enough."""
-        return None if self.windows is None else max(64, int(self.windows * columns))
+        """How many windows of one sample are enough."""
+        if self.windows is None:
+            return None
+        return -(-max(_WINDOWS, int(self.windows * columns)) // self.samples)
 
 
 class Accumulator(Protocol):
     """Sums over samples. Equal requests share one: `key` tells what is equal."""
 
-    nbytes: int
-
     @property
     def taps(self) -> Sequence[Tap]:
-        """What it looks at."""
+        """What it has to see."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its sums."""
 
     def add(self, seen: Mapping[Tap, Any], kept: Array | None) -> None:
         """One run. `kept`: which positions count, [batch, steps] of bool."""

@@ -49,11 +49,10 @@ def read(use: Use, stored: Stored) -> None:
     bias = b.model.constant(node.input(BIAS))
     if bias is not None:
         codes, scale = _with_room(codes, scale, step, bias)
-        axis = {"axis": 0}
         fine = (step * scale).astype(np.float32)
         whole = np.rint(bias / fine.astype(np.float64)).astype(np.int32)
         parts = b.constant(whole, "b"), b.constant(fine, "bs")
-        b.model.set_input(node, BIAS, b("DequantizeLinear", *parts, **axis))
+        b.model.set_input(node, BIAS, b("DequantizeLinear", *parts, axis=0))
     operand = b("DequantizeLinear", b.constant(codes, "q"), b.constant(scale, "s"), axis=0)
     b.model.set_input(node, use.slot, operand)
 

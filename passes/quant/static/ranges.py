@@ -36,7 +36,7 @@ class Step:
     def codes(self, array: Array) -> Array:
         """As QuantizeLinear computes it."""
         turned = np.rint(array.astype(np.float32) / self.scale) + self.zero
-        return np.clip(turned, 0, _TOP).astype(np.uint8)
+        return np.asarray(np.clip(turned, 0, _TOP), np.uint8)
 
     def times(self, factor: float) -> "Step":
         """The same bytes for numbers that were multiplied."""

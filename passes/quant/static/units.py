@@ -16,7 +16,7 @@ import numpy as np
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.graph import Model, Node, Value
 from onnx_compress.ir.graph.elements import Array
-from onnx_compress.ir.graph.patterns import sole_consumer
+from onnx_compress.ir.graph.patterns import No, sole_consumer
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms.static import BIAS
 
@@ -78,7 +78,7 @@ def _constant_rest(model: Model, node: Node, _: Shapes) -> bool:
 
 
 def _nearest(_: Model, node: Node, __: Shapes) -> bool:
-    return node.attribute("mode", "nearest") == "nearest"
+    return bool(node.attribute("mode", "nearest") == "nearest")
 
 
 def _two(model: Model, node: Node, shapes: Shapes) -> bool:
@@ -167,7 +167,7 @@ def _tail(model: Model, node: Node) -> tuple[Node, ...]:
     at = node
     while True:
         cut = sole_consumer(at.output, *_CUTS)
-        if not cut or not _keeps_zero(model, cut):
+        if isinstance(cut, No) or not _keeps_zero(model, cut):
             return tuple(found)
         found.append(cut)
         at = cut
