@@ -170,7 +170,7 @@ class Quant(Pass):
             if solved.shift is not None and use is not None:
                 correct(model, use, solved.shift)
             form.emit(weight)
-        integers.correct()
+        integers.finish()
         slow = used["dequantize"] and _spell_out_unfused(model, context)
         if slow:
             used.update({"codec": slow, "dequantize": -slow})

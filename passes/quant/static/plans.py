@@ -11,6 +11,7 @@ from onnx_compress.ir.weights.forms import READERS
 from onnx_compress.passes.base import Context, Entry
 from onnx_compress.passes.quant.plan import Plan, plan
 from onnx_compress.passes.quant.setting import Setting
+from onnx_compress.passes.quant.static.guard import guard
 from onnx_compress.passes.quant.static.place import placement
 from onnx_compress.passes.quant.static.shift import Original, correct_means
 
@@ -32,9 +33,10 @@ class Integers:
     skipped: list[Entry] = field(default_factory=list)
     original: Original | None = None
 
-    def correct(self) -> None:
-        """Once all weights are stored: take what has shifted off the biases."""
+    def finish(self) -> None:
+        """Once all weights are stored: take what has shifted off the biases, keep float float."""
         if self.original is not None:
+            guard(self.model)
             read = {weight: plan.readers.values() for weight, plan in self.plans.items()}
             uses = [weight.uses[0] for weight, how in read.items() if READER in how]
             correct_means(self.model, self.original, uses, self.context)
