@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -53,7 +54,7 @@ def executed(proto, feed, folder):
     session_options.log_severity_level = 4
     session = ort.InferenceSession(proto.SerializeToString(), session_options)
     session.run(None, feed)
-    events = json.loads(open(session.end_profiling(), encoding="utf-8").read())
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
     kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("kernel_time")]
     return Counter(e["args"]["op_name"] for e in kernels)
 
@@ -133,7 +134,9 @@ def test_a_target_without_fast_convolutions_of_bytes_has_none():
 
 def test_codes_keep_out_of_saturation():
     small, _ = quant(residual(), feeds(1, 8, 12, 12), activations="int8")
-    arrays = [np.frombuffer(t.raw_data, np.int8) for t in small.graph.initializer if t.data_type == 3]
+    arrays = [
+        np.frombuffer(t.raw_data, np.int8) for t in small.graph.initializer if t.data_type == 3
+    ]
     assert arrays
     assert max(int(np.abs(a.astype(int)).max()) for a in arrays) <= 63
 
@@ -152,7 +155,9 @@ def test_an_excluded_convolution_is_not_quantized_behind_our_back():
     small, _ = quant(proto, fit, exclude=("w2",), activations="int8")
     kept = next(t for t in small.graph.initializer if t.name == "w2")
     assert kept.data_type == 1
-    wide = dict(NUMBERS, w2=NUMBERS["w2"] * np.float32(10.0) ** np.arange(-8, 8)[:, None, None, None])
+    wide = dict(
+        NUMBERS, w2=NUMBERS["w2"] * np.float32(10.0) ** np.arange(-8, 8)[:, None, None, None]
+    )
     proto = build(RESIDUAL, **{k: v.astype("float32") for k, v in wide.items()})
     small, _ = quant(proto, fit, exclude=("w2",), activations="int8")
     fused, plain = run(small, fit[0])[0], run(small, fit[0], optimized=False)[0]

@@ -35,7 +35,7 @@ from onnx_compress.passes.quant.sequence import solve_all
 from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.quant.smooth import Smoothed, smooth
 from onnx_compress.passes.quant.solve import described
-from onnx_compress.passes.quant.static import Integers, placed
+from onnx_compress.passes.quant.static import Integers, placed, settled
 
 Keep = dict[str, Any]  # bits by pattern
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
@@ -133,8 +133,11 @@ class Quant(Pass):
             choice = Choice.observed(model, context, newest, least)
         skipped += [Entry(item.name, item.reason) for item in found.skipped]
         plans: dict[Weight, Plan] = {}
+        already = settled(model)
         for weight in found:
             chosen = self._planned(weight, choice)
+            if already and weight.dtype == "FLOAT16" and self._bits(weight) == 8:
+                chosen = No("in 16 bits beside activations in bytes")
             if isinstance(chosen, No):
                 skipped.append(Entry(weight.name, chosen.reason))
             elif minimum_opset(chosen.readers.values() or ["codec"]) > newest:
@@ -149,7 +152,7 @@ class Quant(Pass):
         if choice is not None and self.activations != "float":
             fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
             integers = placed(model, fitting, context, newest, self.activations is None)
-            plans = {w: p for w, p in {**plans, **integers.plans}.items() if p.bits < 32}
+            plans |= integers.plans
             changes += integers.changes
             skipped += integers.skipped
         needed = minimum_opset(name for each in plans.values() for name in each.readers.values())

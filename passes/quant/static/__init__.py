@@ -3,6 +3,6 @@
 Conv -> Clip -> Conv -> Add    ->    Q -> QLinearConv -> QLinearConv -> QLinearAdd -> DQ
 """
 
-from onnx_compress.passes.quant.static.plans import Integers, placed
+from onnx_compress.passes.quant.static.plans import Integers, placed, settled
 
-__all__ = ["Integers", "placed"]
+__all__ = ["Integers", "placed", "settled"]

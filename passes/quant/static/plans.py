@@ -22,8 +22,7 @@ READER = "static"
 class Integers:
     """What became of the activations of a model.
 
-    `plans`: of the weights of convolutions of integers, and of those that are to stay float: in 16
-    bits, or in 32 where that is no smaller.
+    `plans`: of the weights of convolutions of integers, and of those that stay float in 16 bits.
     """
 
     model: Model
@@ -63,7 +62,8 @@ def placed(
         for weight in weights:
             if any(use.node in shares for use in weight.uses):
                 half = plan(weight, Setting(16, 0, False), None)
-                made.plans[weight] = Plan(32, {}) if isinstance(half, No) else half
+                if not isinstance(half, No):
+                    made.plans[weight] = half
     if model.opset() < version:
         made.changes.append(Entry("operator set", f"raised from {model.opset()} to {version}"))
         opset.raise_to(model, version, Shapes(model, context.sample).types)
@@ -71,3 +71,8 @@ def placed(
     for weight in found.write(taken):
         made.plans[weight] = Plan(8, {weight.uses[0]: READER})
     return made
+
+
+def settled(model: Model) -> bool:
+    """Whether activations are in bytes already: what is float beside them is so on purpose."""
+    return any(node.op == "QuantizeLinear" for node in model.graph.nodes)
