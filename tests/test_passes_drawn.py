@@ -77,7 +77,7 @@ def with_data(model: ModelProto) -> ModelProto:
     return Quant(bits=8)(model, sample=fit[0], fit=fit, target=EAGER)  # type: ignore[no-any-return]
 
 
-@examples(60)
+@examples(25)
 @given(model=models())
 def test_quantized_with_data(model: ModelProto) -> None:
     check_pass(with_data, model, tolerance=Quant(bits=8).weight_error, skip=["reference_agrees"])
