@@ -1,1 +1,1 @@
-"""Arithmetic on arrays: numpy only, nothing of ours."""
+"""Arithmetic on arrays: numpy and numba, nothing of ours."""

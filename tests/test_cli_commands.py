@@ -238,6 +238,22 @@ def test_an_error_beyond_all_numbers_is_no_number_either(body, capsys):
     assert "10000000000" not in shown(capsys, "bench", "first.onnx", "other.onnx", *QUICK)
 
 
+def test_kernels_are_measured_against_others_and_the_machine(monkeypatch, capsys):
+    monkeypatch.setattr("onnx_compress.kernel_speed.SIZES", ((256, 64),))
+    few = ["--threads", "1", "--rows", "2", "--seconds", "0.001"]
+    found = json.loads(shown(capsys, "bench", "kernels", "--json", *few))
+    assert found["limits"][0]["copy"] > 0
+    seen = {row["kernel"].split()[0].strip(",") for row in found["rows"]}
+    assert {"int8", "int4", "int2", "ternary", "XNOR", "CSR", "BSR", "2:4", "dequantize"} <= seen
+    for row in found["rows"]:
+        assert all(ratio > 0 for ratio in row["ratios"].values())
+        assert len(row["milliseconds"]) > 1
+    text = shown(capsys, "bench", "kernels", *few)
+    assert "sgemm" in text
+    assert "256x64" in text
+    assert "--seconds" in fails(capsys, 2, "bench", "kernels", "--seconds", "0")
+
+
 def test_external_data_count_in_the_comparison(place, capsys):
     save(from_proto(product()), place / "m.onnx", external=True)
     found = figures(capsys, "bench", "m.onnx", "in.onnx", *QUICK)

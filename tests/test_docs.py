@@ -96,6 +96,7 @@ def test_the_example_for_sound_gives_samples(tmp_path, monkeypatch):
 
 def test_the_example_of_testing_a_pass_works(monkeypatch):
     (code,) = [block for block in blocks("testing.md") if "class RoundOff" in block]
+    assert len([line for line in code.splitlines() if line.strip()]) <= 30
     module = types.ModuleType("example")
     monkeypatch.setitem(sys.modules, "example", module)
     fewer = code.replace("@examples(200)", "@examples(20)")

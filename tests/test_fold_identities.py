@@ -74,6 +74,23 @@ def test_nodes_that_do_something_stay(name):
     assert_same(proto, folded, {"x": draw(3, 4)})
 
 
+@pytest.mark.parametrize("op", ["Identity", "Dropout"])
+def test_one_between_a_value_that_bodies_read_and_an_output_stays_once_and_for_all(op):
+    """Found by drawn models: another Identity took its place, in every run."""
+    branches = (
+        "then_branch = t () => (float[N,4] a) { a = Neg (h) },"
+        "else_branch = e () => (float[N,4] b) { b = Abs (h) }"
+    )
+    proto = build(
+        "g (float[N,4] x, bool c) => (float[N,4] y, float[N,4] z) {"
+        f" h = Relu (x)  y = {op} (h)  z = If (c) <{branches}> }}"
+    )
+    folded, report = fold(proto)
+    assert not report.changes
+    assert ops(folded) == sorted(["Relu", op, "If"])
+    assert any("that bodies read" in entry.text for entry in report.skipped)
+
+
 def test_an_identity_between_input_and_output_stays_with_a_reason():
     proto = build("g (float[3] x) => (float[3] y) { y = Identity (x) }")
     folded, report = fold(proto)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from onnx import ModelProto
 
 from onnx_compress.ir.graph import from_proto
@@ -14,7 +15,15 @@ from onnx_compress.passes.clean import Fold
 from onnx_compress.passes.prune import Prune
 from onnx_compress.passes.quant import Quant
 from onnx_compress.passes.samples import draw
-from onnx_compress.testing import check_mutations, check_pass, examples, models
+from onnx_compress.testing import (
+    check_mutations,
+    check_pass,
+    examples,
+    feeds,
+    models,
+    tried,
+)
+from onnx_compress.testing.checks import outputs_kept
 
 PASSES = (
     Fold(),
@@ -25,6 +34,7 @@ PASSES = (
     Quant(bits=1, bases=2, embedding_bits=3, keep={"*1*": 5}),
     Quant(bits=1.58, sequential=False),
     Prune(sparsity=0.5),
+    Prune(channels=0.4),
 )
 EAGER = replace(  # bytes everywhere
     targets.load("avx512-vnni"),
@@ -56,8 +66,17 @@ def test_a_pass_keeps_its_promises_where_there_are_functions(
 
 
 @each
+@examples(30)
+@given(data=st.data())
+def test_a_pass_keeps_the_outputs_of_extreme_inputs(pass_: Pass, data: st.DataObject) -> None:
+    """Zeros, denormals, large numbers, all of them; one sample and three."""
+    model = data.draw(models())
+    outputs_kept(tried(pass_, model), [data.draw(feeds(model))])
+
+
+@each
 @examples(15)
-@given(model=models())
+@given(model=models() | models(ops=["Gemm", "embedding", "Relu"]))
 def test_a_pass_does_the_same_however_the_model_is_written(pass_: Pass, model: ModelProto) -> None:
     check_mutations(pass_, model)
 

@@ -46,7 +46,7 @@ def test_importing_leaves_no_top_level_module_of_a_folder():
 
 
 def test_slow_libraries_are_not_imported_before_they_are_needed():
-    slow = {"onnxruntime", "onnx_graphsurgeon", "llvmlite", "rich", "onnx.reference"}
+    slow = {"onnxruntime", "onnx_graphsurgeon", "llvmlite", "numba", "rich", "onnx.reference"}
     code = (
         f"import onnx_compress, onnx_compress.cli, sys; print(sorted(set(sys.modules) & {slow!r}))"
     )

@@ -163,7 +163,7 @@ def test_without_a_number_and_without_data_nothing_is_done_with_a_reason():
 def test_without_a_number_but_with_data_there_are_settings_the_strongest_first():
     feed = {"x": draw(4, 16)}
     context = Context(targets.load("avx2"), feed, (feed,))
-    shares = [setting.sparsity for setting in Prune().settings(context)]
+    shares = [setting.channels for setting in Prune().settings(context)]
     assert len(shares) > 1
     assert shares == sorted(shares, reverse=True)
 

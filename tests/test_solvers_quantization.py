@@ -85,7 +85,7 @@ def test_clipping_never_costs_more_than_the_whole_range(shape, bits, group, symm
     def cost(grid: Grid) -> float:
         return float((importance * (grid.nearest(weight) - weight) ** 2).sum())
 
-    assert cost(clipped) <= cost(whole) * (1 + 1e-12)
+    assert cost(clipped) <= cost(whole) * (1 + 1e-5) + 1e-12
 
 
 @settings(max_examples=50)
@@ -96,9 +96,13 @@ def test_descent_never_raises_the_loss(shape, bits, group, seed):
     losses = [loss(weight, grid.nearest(weight), moment)]
     for sweeps in (1, 2, 4):
         codes, same = descend(weight, moment, grid, sweeps=sweeps)
-        assert np.array_equal(same.scale, grid.scale)
+        assert np.allclose(same.scale, grid.scale, rtol=1e-6)
         losses.append(loss(weight, grid.decode(codes), moment))
-    assert all(b <= a * (1 + 1e-4) + 1e-9 for a, b in pairwise(losses))
+    for sweeps in (1, 2, 4):
+        fitted = descend(weight, moment, grid, codes, sweeps=sweeps, refit=True)
+        losses.append(loss(weight, fitted[1].decode(fitted[0]), moment))
+    slack = 1e-10 * loss(weight, 0 * weight, moment)  # of single precision
+    assert all(b <= a * (1 + 1e-5) + slack for a, b in pairwise(losses))
 
 
 @settings(max_examples=50)
@@ -109,7 +113,7 @@ def test_fitting_scales_never_raises_the_loss(shape, bits, group, seed):
     codes = grid.codes(weight)
     fitted = refitted(weight, moment, grid, codes)
     before, after = (loss(weight, found.decode(codes), moment) for found in (grid, fitted))
-    assert after <= before * (1 + 1e-9) + 1e-12
+    assert after <= before * (1 + 1e-5) + 1e-10 * loss(weight, 0 * weight, moment)
     assert (fitted.scale > 0).all()
 
 

@@ -5,12 +5,14 @@ from functools import cache, partial
 
 import broken_functions as functions
 import broken_passes as passes
+import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, numpy_helper
 
 from onnx_compress.bench.drawn import drawn
 from onnx_compress.passes import Pass
 from onnx_compress.passes.clean import Fold
+from onnx_compress.passes.quant import Quant
 from onnx_compress.testing import CHECKS, Failed, check_pass, models
 
 from models_by_text import build, draw
@@ -154,3 +156,43 @@ def test_models_that_the_reference_gives_other_shapes_for_are_not_compared_with_
     pool = "MaxPool <kernel_shape = [2, 2], pads = [0, 0, 1, 0], strides = [1, 1]>"
     text = f"g (float[1,1,3,1] x) => (float[1,1,3,1] y) {{ h = MatMul (x, W)  y = {pool} (h) }}"
     check_pass(Fold(), build(text, W=draw(1, 2)))
+
+
+def test_what_was_half_precision_is_compared_as_such_when_it_is_a_double():
+    """Without the Identity, ONNX Runtime casts the product before it is rounded."""
+    text = "p = MatMul (x, W)  i = Identity (p)  y = Cast <to = 11>(i)"
+    model = build(
+        f"g (float16[N,48] x) => (double[N,4] y) {{ {text} }}", W=draw(48, 4, dtype="float16")
+    )
+    check_pass(Fold(), model)
+
+
+def test_a_node_that_takes_over_the_output_of_another_keeps_its_own_documentation():
+    """The second Reshape does nothing; the first gives out y in its place."""
+    model = build(
+        "g (float[3,4,5] x) => (float[3,20] y) { h = Reshape (x, s)  y = Reshape (h, s) }",
+        s=np.array([3, 20]),
+    )
+    model.graph.node[0].name, model.graph.node[1].name = "first", "second"
+    model.graph.node[1].doc_string = "about the second"
+    trial = check_pass(Fold(), model)
+    assert [node.name for node in trial.result.graph.node] == ["first"]
+
+
+def test_a_bias_that_was_fitted_to_other_inputs_is_no_alarm():
+    """Outputs of zeros are zero before, and not after; that is what correcting means does."""
+    weight = np.linspace(-1, 1, 64, dtype=np.float32).reshape(4, 16, 1)
+    model = build("g (float[2,16,5] x) => (float[2,4,5] y) { y = Conv (x, w) }", w=weight)
+    x = np.random.default_rng(0).standard_normal((2, 16, 5)).astype(np.float32) + 2
+    feeds = [{"x": x}, {"x": np.zeros_like(x)}]
+    check_pass(Quant(bits=4), model, feeds=feeds)
+    with pytest.raises(Failed, match="outputs_kept"):
+        check_pass(lambda _: shifted(model), model, feeds=feeds)
+
+
+def shifted(model):
+    """With a bias that nothing asked for."""
+    out = type(model).FromString(model.SerializeToString())
+    out.graph.node[0].input.append("b")
+    out.graph.initializer.append(numpy_helper.from_array(np.full(4, 0.5, np.float32), "b"))
+    return out

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
+from zlib import crc32
 
 import numpy as np
 import onnx
@@ -14,7 +16,8 @@ from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
 from onnx_compress.bench.drawn import wrong
 from onnx_compress.ir.graph import Model, from_proto, load
 from onnx_compress.ir.runtime import Session
-from onnx_compress.passes import Context, Report
+from onnx_compress.ir.weights.forms import Dense
+from onnx_compress.passes import Context, Entry, Pass, Phase, Report, option
 from onnx_compress.passes.clean import Fold
 from onnx_compress.passes.prune import Prune
 from onnx_compress.passes.quant import Quant
@@ -27,7 +30,7 @@ from onnx_compress.testing import (
     models,
 )
 from onnx_compress.testing.mutations import saved_externally
-from onnx_compress.testing.outputs import compare, perturbed
+from onnx_compress.testing.outputs import Yardstick, compare
 
 from models_by_text import (  # noqa: F401
     Feed,
@@ -56,10 +59,11 @@ def same(one: ModelProto, other: ModelProto, seed: int = 0) -> str:
     """What differs between two models on one feed, not optimized; "" if nothing does."""
     original = from_proto(one)
     feed = feed_of(original, "normal", 2, seed)
-    shaken = [session.run(feed) for session in perturbed(original, 1e-6, False)]
+    yardstick = Yardstick(original, 1e-6)
     sessions = [Session(model, optimize=False) for model in (original, from_proto(other))]
-    outputs = zip(*(session.run(feed) for session in sessions), *shaken, strict=True)
-    return "; ".join(filter(None, (compare(a, b, rest) for a, b, *rest in outputs)))
+    outputs = enumerate(zip(*(session.run(feed) for session in sessions), strict=True))
+    found = (compare(a, b, partial(yardstick, feed, at)) for at, (a, b) in outputs)
+    return "; ".join(filter(None, found))
 
 
 # ------------------------------------------------------------------------------- on drawn models
@@ -328,7 +332,7 @@ def test_a_pass_that_does_nothing_holds_on_all_mutations(model):
 
 def test_fold_and_quant_hold_on_all_mutations_of_one_model():
     for pass_ in (Fold(), Quant(bits=8)):
-        assert set(check_mutations(pass_, everything())) == set(MUTATIONS)
+        assert set(check_mutations(pass_, everything())) == {*MUTATIONS, "saved_externally"}
 
 
 def doubled_where_it_is_called_w(model: ModelProto) -> ModelProto:
@@ -363,3 +367,77 @@ def test_a_pass_that_overlooks_weights_written_in_another_way_is_caught():
     check_mutations(Prune(sparsity=0.5), model, ["as_constant_nodes"])
     with pytest.raises(Failed, match="as_constant_nodes: 0 changes where 1 were"):
         check_mutations(InitializersAlone(sparsity=0.5), model, ["as_constant_nodes"])
+
+
+@dataclass(frozen=True)
+class Noisy(Pass):
+    """Weights changed at random, by as much as it says; broken, by what they are called."""
+
+    name: ClassVar[str] = "noisy"
+    named: bool = option(True, "seeds are the names of weights")
+
+    @property
+    def phase(self) -> Phase:
+        return Phase.MASK
+
+    @property
+    def weight_error(self) -> float:
+        return 0.1
+
+    def run(self, model: Model, context: Context) -> Report:
+        changes = []
+        for weight in context.weights(model):
+            array = weight.array()
+            seed = crc32(weight.name.encode()) if self.named else 0
+            noise = np.random.default_rng(seed).uniform(-0.05, 0.05, array.shape)
+            Dense((array * (1 + noise)).astype(array.dtype)).emit(weight)
+            changes.append(Entry(weight.name, "made noisy"))
+        return Report(tuple(changes))
+
+
+def test_a_pass_that_computes_otherwise_under_other_names_is_caught():
+    """Within what it says is its error, so that the outputs do not tell."""
+    check_mutations(Noisy(named=False), everything(), ["rename_all", "reorder_nodes"])
+    with pytest.raises(Failed, match="mutation rename_all: other numbers are stored"):
+        check_mutations(Noisy(), everything(), ["rename_all"])
+
+
+@dataclass(frozen=True)
+class InMemoryAlone(Prune):
+    """Does not see what lies in a file."""
+
+    name: ClassVar[str] = "in_memory_alone"
+
+    def run(self, model: Model, context: Context) -> Report:
+        found = context.weights(model)
+        outside = [w.name for w in found if not model.tensor(w.value).HasField("raw_data")]
+        return super().run(model, replace(context, exclude=tuple(outside)))
+
+
+def test_a_pass_that_overlooks_weights_in_files_is_caught():
+    text = "g (float[N,8] x) => (float[N,8] y) { h = MatMul (x, W)  y = Relu (h) }"
+    model = build(text, W=draw(8, 8))
+    assert check_mutations(Prune(sparsity=0.5), model, ["saved_externally"]) == ["saved_externally"]
+    with pytest.raises(Failed, match="saved_externally: 0 changes where 1 were"):
+        check_mutations(InMemoryAlone(sparsity=0.5), model, ["saved_externally"])
+
+
+def test_a_function_is_not_run_on_files():
+    assert check_mutations(lambda given: given, everything(), ["saved_externally"]) == []
+
+
+@dataclass(frozen=True)
+class Wordy(Noisy):
+    """Says something else of every weight, by its name."""
+
+    name: ClassVar[str] = "wordy"
+
+    def run(self, model: Model, context: Context) -> Report:
+        report = Noisy(named=False).run(model, context)
+        changes = tuple(Entry(e.subject, f"{e.text}: {e.subject}") for e in report.changes)
+        return replace(report, changes=changes)
+
+
+def test_a_pass_that_decides_otherwise_of_the_same_weights_is_caught():
+    with pytest.raises(Failed, match="mutation rename_all: made noisy: t"):
+        check_mutations(Wordy(), everything(), ["rename_all"])

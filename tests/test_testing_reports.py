@@ -10,7 +10,7 @@ import broken_passes
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, TensorProto
 
@@ -116,6 +116,17 @@ def test_options_that_were_given_are_in_the_test():
     assert "from broken_passes import Restless" in text
 
 
+def test_a_small_drawn_model_is_text_in_the_test_too_with_its_documentation():
+    model = find(models(ops=["MatMul"], dynamic=False), lambda model: True)
+    text = code(regression(HALVED, model))
+    assert 'model = onnx.parser.parse_model("""' in text
+    again = of_the_test(model)
+    assert again.graph.node == model.graph.node
+    assert again.graph.node[0].doc_string
+    assert again.graph.doc_string == model.graph.doc_string
+    assert again.metadata_props == model.metadata_props
+
+
 @pytest.mark.parametrize("name", ["unicode_names", "rename_all"])
 def test_names_of_any_letters_do_not_break_the_test(name):
     model = MUTATIONS[name](product(), np.random.default_rng(0))
@@ -134,7 +145,9 @@ def test_a_large_model_is_packed_and_shown_in_part():
     model = product(3000)
     text = regression(HALVED, model)
     assert "base64.b85decode" in text
-    assert "... (whole in the test)" in text
+    assert "float[4,3000] W =  {...}" in text
+    assert "y = MatMul (x, W)" in text
+    assert "(whole in the test)" in text
     assert len(text.partition("A test:")[0]) < 7000
     assert repeated(str(failure(HALVED, model))).check == "outputs_kept"
 

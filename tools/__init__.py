@@ -12,6 +12,7 @@ from onnx_compress.inspection import Inspection, inspect
 from onnx_compress.ir.errors import CompressError
 from onnx_compress.profiling import profile
 from onnx_compress.result import Result, Summary
+from onnx_compress.verification import Verification, verify
 
 __all__ = [
     "Comparison",
@@ -19,9 +20,11 @@ __all__ = [
     "Inspection",
     "Result",
     "Summary",
+    "Verification",
     "compare",
     "compress",
     "inspect",
     "plan",
     "profile",
+    "verify",
 ]

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from onnx_compress import calibration as data
+from onnx_compress.groups import GroupRow, groups_of
 from onnx_compress.ir.analysis import Cost, Shapes, cost
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.errors import CalibrationError, CompressError
@@ -50,7 +51,8 @@ class Inspection:
 
     `others`, `other_bytes`: stored tensors that are no weights of an operator: biases, shapes.
     `left`: what could have been a weight and is not, by reason. `unknown`: why the model could not
-    be run, and shapes and what passes would do are not known; "" if it could.
+    be run, and shapes and what passes would do are not known; "" if it could. `groups`: those of
+    channels, if asked for; `stuck`: positions of weights' axes that stay, by reason.
     """
 
     passes: str
@@ -66,6 +68,8 @@ class Inspection:
     left: dict[str, str]
     cost: Cost
     unknown: str = ""
+    groups: tuple[GroupRow, ...] = ()
+    stuck: dict[str, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything, for JSON."""
@@ -80,10 +84,12 @@ def inspect(
     target: str | None = None,
     exclude: Sequence[str] = (),
     seed: int = 0,
+    groups: bool = False,
 ) -> Inspection:
     """Weights by layer, totals, and what `passes` would do with each, tried on a copy.
 
-    `model` and `calibration` as for `compress`. Raises the errors of `onnx_compress.ir.errors`.
+    `model` and `calibration` as for `compress`; `groups`: look for channels, too.
+    Raises the errors of `onnx_compress.ir.errors`.
     """
     pipeline = Pipeline.parse(passes) if isinstance(passes, str) else passes
     kind = targets.load(target) if target else targets.host()
@@ -98,6 +104,7 @@ def inspect(
     stored = [(value, t) for graph in original.graphs() for value, t in original.stored(graph)]
     total = sum(nbytes(tensor) for _, tensor in stored)
     rows = tuple(_row(w, total, shapes, fate) for w, fate in zip(found, fates, strict=True))
+    alike, stuck = groups_of(original, shapes) if groups else ((), {})
     rest = len(stored) - len(rows), total - sum(row.bytes for row in rows)
     known = {row.name for row in rows}
     return Inspection(
@@ -114,6 +121,8 @@ def inspect(
         left={item.name: item.reason for item in found.skipped if item.name not in known},
         cost=cost(original, shapes=shapes),
         unknown=unknown,
+        groups=alike,
+        stuck=stuck,
     )
 
 

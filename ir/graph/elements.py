@@ -10,6 +10,7 @@ from onnx_compress.ir.errors import UnsupportedError
 
 Array = npt.NDArray[Any]
 Tensor = TensorProto | SparseTensorProto
+STRING = int(TensorProto.STRING)
 
 # bits per element of the types that share bytes
 PACKED = {

@@ -8,7 +8,7 @@ that is taken, a changed interface, a changed element type.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from onnx import NodeProto, helper
+from onnx import NodeProto, ValueInfoProto, helper
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import elements, tensors
@@ -262,6 +262,20 @@ class Model(Document):
             value.graph.inputs = [entry for entry in value.graph.inputs if entry[0] is not value]
         if not value.is_input:
             value.alive = False
+        self.edits += 1
+
+    def forget_shapes(self, values: Iterable[Value]) -> None:
+        """Leave out what the file declares of the shapes of inner values, which have changed."""
+        changed = set(values)
+        for graph in self.graphs():
+            graph.value_info = [entry for entry in graph.value_info if entry[0] not in changed]
+            if graph is self.graph:
+                continue
+            for at, (value, info) in enumerate(graph.outputs):
+                if value in changed and info is not None:
+                    kept = ValueInfoProto.FromString(info.SerializeToString())
+                    kept.type.tensor_type.ClearField("shape")
+                    graph.outputs[at] = value, kept
         self.edits += 1
 
     # ----------------------------------------------------------------------------- everything

@@ -6,6 +6,8 @@ stored --Identity | Cast | Transpose | Reshape--> ... --> operand
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from onnx_compress.ir.graph.elements import Array, dims, element_type, type_name
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
@@ -55,6 +57,15 @@ class Path:
         for step in self.steps:
             array = array.transpose(step.perm) if step.perm else array.reshape(step.shape)
         return array
+
+    def undo(self, operand: Array, stored: tuple[int, ...]) -> Array:
+        """The stored numbers, of this shape, for an operand."""
+        for step in reversed(self.steps):
+            if step.perm is not None:
+                operand = operand.transpose(np.argsort(step.perm))
+            else:
+                operand = operand.reshape(self._shape_before(step, stored))
+        return operand
 
     def stored_axes(self, axes: tuple[int, ...], stored: tuple[int, ...]) -> tuple[int, ...]:
         """The axes of the stored tensor that are these axes of the operand; lost ones left out."""
@@ -152,17 +163,9 @@ def _computed(model: Model, node: Node | None) -> No:
             kind = type_name(element_type(tensor)) if tensor is not None else ""
             if at.op in ("DequantizeLinear", "Cast") and "INT" in kind:
                 return No(f"already quantized: stored as {kind}")
-            unpacks = at.op in _UNPACKING or (at.op == "MatMul" and "INT" in _stored(model, at, 1))
-            if value is not None and value.producer and unpacks:
+            if value is not None and value.producer and at.op in _UNPACKING:
                 todo.append(value.producer)
     return No("computed at run time")
-
-
-def _stored(model: Model, node: Node, slot: int) -> str:
-    """Element type of an input that is stored, else nothing."""
-    value = node.input(slot)
-    tensor = model.tensor(value) if value is not None else None
-    return type_name(element_type(tensor)) if tensor is not None else ""
 
 
 def _step(model: Model, node: Node, shape: tuple[int, ...]) -> Step | No:

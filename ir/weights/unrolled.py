@@ -28,8 +28,8 @@ def convolution_windows(
     strides = tuple(node.attribute("strides", [1] * len(space)))
     dilations = tuple(node.attribute("dilations", [1] * len(space)))
     wide = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    pads = _pads(node, space, wide, strides)
-    yield from _windows(x, tuple(kernel), strides, dilations, pads, groups, limit)
+    around = pads(node, space, wide, strides)
+    yield from _windows(x, tuple(kernel), strides, dilations, around, groups, limit)
 
 
 def transposed_windows(
@@ -51,14 +51,15 @@ def transposed_windows(
         yield turned.reshape(rows.shape)
 
 
-def _pads(
+def pads(
     node: Node, space: Sequence[int], wide: Sequence[int], strides: Sequence[int]
 ) -> tuple[tuple[int, int], ...]:
+    """What a convolution adds before and after each axis; `wide`: its kernel, dilated."""
     mode = node.attribute("auto_pad", "NOTSET")
     rank = len(space)
     if mode in ("NOTSET", ""):
-        pads = node.attribute("pads", [0] * 2 * rank)
-        return tuple((pads[i], pads[rank + i]) for i in range(rank))
+        given = node.attribute("pads", [0] * 2 * rank)
+        return tuple((given[i], given[rank + i]) for i in range(rank))
     found = []
     for size, width, stride in zip(space, wide, strides, strict=True):
         total = 0 if mode == "VALID" else max((-(-size // stride) - 1) * stride + width - size, 0)
@@ -98,21 +99,19 @@ def _windows(
     groups: int,
     limit: int | None,
 ) -> Iterator[Array]:
-    space = tuple(s + a + b for s, (a, b) in zip(x.shape[2:], pads, strict=True))
     if not x.size:
         return
-    places = _places(space, kernel, strides, dilations, limit)
+    places, outside = _places(x.shape[2:], kernel, strides, dilations, pads, limit)
     each, per = x.shape[1] // groups, prod(kernel)
     step = max(_AT_ONCE // (x.shape[1] * per), 16)
-    sizes = zip(x.shape[2:], pads, strict=True)
-    crop = tuple(slice(max(-a, 0), s - max(-b, 0)) for s, (a, b) in sizes)
-    fill = [(0, 0), *((max(a, 0), max(b, 0)) for a, b in pads)]
     for sample in x:
-        cut = sample[(slice(None), *crop)]
-        flat = (np.pad(cut, fill) if any(map(any, fill)) else cut).reshape(x.shape[1], -1)
+        flat = sample.reshape(x.shape[1], -1)
         for start in range(0, len(places), step):
             part = places[start : start + step]
-            found = np.take(flat, part.reshape(-1), axis=1).reshape(groups, each, len(part), per)
+            found = np.take(flat, part.reshape(-1), axis=1)
+            if outside is not None:
+                found[:, outside[start : start + step].reshape(-1)] = 0
+            found = found.reshape(groups, each, len(part), per)
             yield found.transpose(0, 2, 1, 3).reshape(groups, len(part), each * per)
 
 
@@ -122,22 +121,25 @@ def _places(
     kernel: tuple[int, ...],
     strides: tuple[int, ...],
     dilations: tuple[int, ...],
+    pads: tuple[tuple[int, int], ...],
     limit: int | None,
-) -> Array:
-    """Flat indices [windows, kernel] into a padded sample."""
+) -> tuple[Array, Array | None]:
+    """Flat indices [windows, kernel] into a sample, and which of them are padding, if any are."""
     counts = [
-        max((size - (k - 1) * d - 1) // s + 1, 0)
-        for size, k, s, d in zip(space, kernel, strides, dilations, strict=True)
+        max((size + a + b - (k - 1) * d - 1) // s + 1, 0)
+        for size, k, s, d, (a, b) in zip(space, kernel, strides, dilations, pads, strict=True)
     ]
     total = prod(counts)
     chosen = np.arange(total)
     if limit is not None and limit < total:
         chosen = np.sort(np.random.default_rng(total).choice(total, limit, replace=False))
-    steps = [prod(space[i + 1 :]) for i in range(len(space))]
     corners = np.unravel_index(chosen, counts) if total else [np.zeros(0, np.int64)] * len(space)
-    corner = sum(c * s * step for c, s, step in zip(corners, strides, steps, strict=True))
-    offsets = [
-        sum(o * d * step for o, d, step in zip(offset, dilations, steps, strict=True))
-        for offset in product(*map(range, kernel))
-    ]
-    return np.asarray(np.asarray(corner)[:, None] + np.array(offsets)[None])
+    offsets = np.array(list(product(*map(range, kernel))), np.int64).reshape(-1, len(space))
+    places = np.zeros((len(chosen), len(offsets)), np.int64)
+    outside = np.zeros(places.shape, bool)
+    for axis, size in enumerate(space):
+        at = np.asarray(corners[axis])[:, None] * strides[axis] - pads[axis][0]
+        at = at + offsets[None, :, axis] * dilations[axis]
+        outside |= (at < 0) | (at >= size)
+        places = places * size + np.clip(at, 0, size - 1)
+    return places, outside if outside.any() else None

@@ -73,7 +73,7 @@ def remove_identities(model: Model) -> Report:
                 changes.append(Entry(node.name, "two Transposes are one"))
             if not nothing(model, node, types):
                 continue
-            reason = _needed(node, node.inputs[0])
+            reason = _needed(model, node, node.inputs[0])
             if reason:
                 skipped.append(Entry(node.name, reason))
                 continue
@@ -83,12 +83,14 @@ def remove_identities(model: Model) -> Report:
     return Report(tuple(changes), tuple(skipped))
 
 
-def _needed(node: Node, source: Value) -> str:
+def _needed(model: Model, node: Node, source: Value) -> str:
     """Why the node must stay although it does nothing: its output is given out by a graph."""
     if not node.output.exits:
         return ""
     if source.producer is None or source.graph is not node.graph:
         return "stands between an input, a constant or an outer value and an output"
+    if node.graph is model.graph and any(user.graph is not model.graph for user, _ in source.uses):
+        return "stands between a value that bodies read and an output"
     return "stands between two outputs" if source.exits else ""
 
 

@@ -36,6 +36,7 @@ from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.quant.smooth import Smoothed, smooth
 from onnx_compress.passes.quant.solve import described
 from onnx_compress.passes.quant.static import Integers, placed, settled
+from onnx_compress.passes.verify.emitted import emit, unread_note
 
 Keep = dict[str, Any]  # bits by pattern
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
@@ -147,7 +148,6 @@ class Quant(Pass):
             else:
                 plans[weight] = chosen
         smoothed.undo({w: "dynamic" in each.readers.values() for w, each in plans.items()})
-        notes = smoothed.notes()
         integers = Integers(model, context)
         if choice is not None and self.activations != "float":
             fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
@@ -157,6 +157,7 @@ class Quant(Pass):
             skipped += integers.skipped
         needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
         used: Counter[str] = Counter()
+        unread: tuple[str, ...] = ()
         unloaded = 0
         for weight, solved in solve_all(model, plans, context, self.sequential):
             if isinstance(solved, No):
@@ -172,7 +173,7 @@ class Quant(Pass):
             unloaded += weight.nbytes if form.default in readers else 0
             if solved.shift is not None and use is not None:
                 correct(model, use, solved.shift)
-            form.emit(weight)
+            unread += emit(form, weight)
         integers.finish()
         slow = used["dequantize"] and _spell_out_unfused(model, context)
         if slow:
@@ -181,7 +182,8 @@ class Quant(Pass):
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
         done = sum(entry.subject != "operator set" for entry in changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
-        return Report(tuple(changes), tuple(skipped), summary, (*notes, *_memory(unloaded)))
+        notes = (*smoothed.notes(), *_memory(unloaded), *unread_note(unread))
+        return Report(tuple(changes), tuple(skipped), summary, notes)
 
     def _products(
         self, model: Model, found: Inventory, context: Context, newest: int

@@ -13,7 +13,7 @@ from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms import Affine
 from onnx_compress.ir.weights.order import order_of
 from onnx_compress.kernels.affine import largest, quantize, scale_for
-from onnx_compress.passes.quant.numbers import solved
+from onnx_compress.passes.solvers.descent import descend
 from onnx_compress.passes.solvers.grid import Grid
 
 _SWEEPS = 2
@@ -48,9 +48,10 @@ def descended(
     scale = order.matrix(np.broadcast_to(form.scale, weight.shape))[:, :1].astype(np.float64)
     # codes from -top to top: the one more that two's complement has is left out
     top = (1 << bits - 1) - 1
-    grid = Grid(scale, np.full(scale.shape, float(top)), bits, order.columns, order.columns)
-    start = order.matrix(form.codes).astype(np.float64) + top
-    flat = aim.reshape(order.rows, order.columns)
-    codes, _ = solved(flat, start, grid, damped, False, _SWEEPS)
-    new = order.restore(np.minimum(codes, 2 * top) - top).astype(np.int8)
+    scale = scale.reshape(*aim.shape[:2], 1)
+    zero = np.full(scale.shape, float(top))
+    grid = Grid(scale, zero, bits, order.columns, order.columns, levels=2 * top + 1)
+    start = order.matrix(form.codes).astype(np.float32).reshape(aim.shape) + top
+    codes, _ = descend(aim, np.stack(damped), grid, start, _SWEEPS)
+    new = order.restore(codes.reshape(order.rows, order.columns) - top).astype(np.int8)
     return replace(form, codes=np.ascontiguousarray(new))

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import Any
 
-from onnx_compress.ir.errors import CalibrationError
+from onnx_compress.ir.errors import CalibrationError, InvalidError, UnsupportedError
 from onnx_compress.ir.graph import Model, Node, clone
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime.walk import Walk
@@ -27,41 +27,63 @@ from onnx_compress.passes.quant.solve import Solved, solve
 from onnx_compress.passes.statistics import CrossMoment, Look, Mean, Moment
 
 Answer = tuple[Weight, Solved | No]
+_WINDOWS = 16.0  # of convolutions, for each column
 
 
 def solve_all(
     model: Model, plans: Mapping[Weight, Plan], context: Context, sequential: bool
-) -> list[Answer]:
-    """Weight by weight, in the order of `plans`; nothing is changed yet."""
-    from threadpoolctl import threadpool_limits
+) -> Iterator[Answer]:
+    """Weight by weight, in the order of `plans`; the model may be changed in between.
 
-    with threadpool_limits(1):  # sums must not depend on the threads there are
-        return _solved(model, plans, context, sequential)
-
-
-def _solved(
-    model: Model, plans: Mapping[Weight, Plan], context: Context, sequential: bool
-) -> list[Answer]:
+    One at a time where that is possible: arrays are large.
+    """
     fitted = multiplying([weight for weight, plan in plans.items() if plan.bits < 16])
-    staged = {w: use for w, use in fitted.items() if _reached(model, use)} if sequential else {}
-    found: dict[Weight, Solved | No] = {}
+    staged = {w: use for w, use in fitted.items() if _reached(model, use)}
+    held: dict[Weight, Solved | No] = {}
+    if not (sequential and staged and context.fit):
+        staged = {}
     seen = at_once(model, {w: use for w, use in fitted.items() if w not in staged}, context)
-    saturates = context.target.saturates
+    if staged:
+        held = _in_stages(model, plans, context, staged, seen)
+    for done, (weight, plan) in enumerate(plans.items()):
+        context.progress(done, len(plans), "weights")
+        found = held.pop(weight, None)
+        yield weight, found or _solved(weight, plan, seen.pop(weight, None), context)
+
+
+def _in_stages(
+    model: Model,
+    plans: Mapping[Weight, Plan],
+    context: Context,
+    staged: Mapping[Weight, Use],
+    seen: Mapping[Weight, Seen],
+) -> dict[Weight, Solved | No]:
+    """All weights: those that no stage reaches first. Fewer where the model cannot be walked."""
+    found: dict[Weight, Solved | No] = {}
+    stages = _Stages(model, plans, context)
     for weight, plan in plans.items():
-        if weight not in staged or not context.fit:
-            context.progress(len(found), len(plans), "weights")
-            found[weight] = solve(weight, plan, seen.get(weight), saturates)
-    if staged and context.fit:
-        stages = _Stages(model, plans, context)
-        for weight, solved in found.items():
-            stages.change(weight, solved)
-        depths = _depths(model, staged)
-        order = sorted(staged, key=lambda weight: depths[staged[weight].node])
+        if weight not in staged:
+            found[weight] = _solved(weight, plan, seen.get(weight), context)
+            stages.change(weight, found[weight])
+    depths = _depths(model, staged)
+    order = sorted(staged, key=lambda weight: depths[staged[weight].node])
+    try:
         for _, group in groupby(order, key=lambda weight: depths[staged[weight].node]):
             for weight, solved in stages.solve(list(group)):
                 found[weight] = solved
                 context.progress(len(found), len(plans), "weights")
-    return [(weight, found[weight]) for weight in plans]
+    except (UnsupportedError, InvalidError):  # what flows there is no tensor, or has no type
+        rest = {weight: use for weight, use in staged.items() if weight not in found}
+        for weight, answer in at_once(model, rest, context).items():
+            found[weight] = _solved(weight, plans[weight], answer, context)
+    return found
+
+
+def _solved(weight: Weight, plan: Plan, seen: Seen | None, context: Context) -> Solved | No:
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):  # sums must not depend on the threads there are
+        return solve(weight, plan, seen, context.target.saturates)
 
 
 def _reached(model: Model, use: Use) -> bool:
@@ -84,16 +106,17 @@ class _Stages:
     def __init__(self, model: Model, plans: Mapping[Weight, Plan], context: Context) -> None:
         self.plans, self.context = plans, context
         self._changed = clone(model)
-        found = {weight.value.name: weight for weight in find_weights(self._changed)}
-        self._twins = {w: found[w.name] for w in plans if w.name in found}
+        pairs = zip(find_weights(model), find_weights(self._changed), strict=True)
+        twins = {weight.value: twin for weight, twin in pairs}
+        self._twins = {weight: twins[weight.value] for weight in plans}
         feeds = list(context.fit)
         self._old, self._new = Walk(model, feeds, 2), Walk(self._changed, feeds, 2)
 
     def change(self, weight: Weight, solved: Solved | No) -> None:
         """Let the copy have the decoded numbers, and the bias that goes with them."""
-        twin = self._twins.get(weight)
-        if twin is None or isinstance(solved, No):
+        if isinstance(solved, No):
             return
+        twin = self._twins[weight]
         use = main_use(twin)
         if solved.shift is not None and use is not None:
             correct(self._changed, use, solved.shift)
@@ -103,37 +126,38 @@ class _Stages:
         """One stage."""
         seen = self._seen(group)
         for weight in group:
-            solved = solve(
-                weight, self.plans[weight], seen.get(weight), self.context.target.saturates
-            )
+            solved = _solved(weight, self.plans[weight], seen.get(weight), self.context)
             self.change(weight, solved)
             yield weight, solved
 
     def _seen(self, group: list[Weight]) -> dict[Weight, Seen]:
         """H, C and the means of all weights of a stage; those that share inputs share them."""
-        uses = {w: (main_use(w), main_use(self._twins[w])) for w in group if w in self._twins}
+        from threadpoolctl import threadpool_limits
+
+        uses = {w: (main_use(w), main_use(self._twins[w])) for w in group}
         sums: dict[Any, _Sums] = {}
+        look = Look(_WINDOWS, samples=max(self._old.count, 1))
         keys = {}
         for weight, (old, new) in uses.items():
             if old is None or new is None:
                 continue
             keys[weight] = Moment(old).key()
-            sums.setdefault(keys[weight], _Sums(self._changed, old, new))
+            sums.setdefault(keys[weight], _Sums(self._changed, old, new, look))
         for walk, at in ((self._old, 0), (self._new, 1)):
             taps = [tap for each in sums.values() for tap in each.taps(at)]
             walk.reach([v for tap in taps if (v := tap.node.input(tap.slot)) is not None])
-        for sample in range(self._old.count):
-            for each in sums.values():
-                each.add(self._old, self._new, sample)
-        answers = {key: each.result() for key, each in sums.items()}
+        with threadpool_limits(1):
+            for sample in range(self._old.count):
+                for each in sums.values():
+                    each.add(self._old, self._new, sample)
+            answers = {key: each.result() for key, each in sums.items()}
         return {w: found for w, key in keys.items() if (found := answers[key]) is not None}
 
 
 class _Sums:
     """Of one value that weights are multiplied by, in both models."""
 
-    def __init__(self, changed: Model, old: Use, new: Use) -> None:
-        look = Look()
+    def __init__(self, changed: Model, old: Use, new: Use, look: Look) -> None:
         self._moment = Moment(new).start(look)
         self._mean = Mean(old).start(look)
         whole = old.layout.groups == 1 and old.layout.columns <= look.widest

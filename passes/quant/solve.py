@@ -8,6 +8,7 @@ from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights import Weight
 from onnx_compress.ir.weights.forms import Affine, Half, Packed, affine
+from onnx_compress.ir.weights.forms.static import with_room
 from onnx_compress.passes.quant.data import Seen
 from onnx_compress.passes.quant.numbers import choose
 from onnx_compress.passes.quant.plan import KERNELS, Plan, main_use
@@ -38,6 +39,8 @@ def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Sol
         return rounded
     form = affine(weight, *rounded, dict(plan.readers))
     use = main_use(weight)
+    if use is not None and plan.readers.get(use) == "static":
+        form = with_room(weight.model, use, form)
     if seen is None or use is None:
         return Solved(form)
     matrix = use.matrix(weight.array())

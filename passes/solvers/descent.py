@@ -1,25 +1,49 @@
 """Coordinate descent over codes: the other columns make up for what one column loses.
 
-    g = (W - V) H                                   [R, K]
-    q_k <- the code nearest to q_k + g_k / (H_kk scale_k),  then g is updated
+    G = (W - V) H                                   [R, K]
+    v_k <- the level nearest to v_k + g_k / H_kk,   then G -= (change of v_k) H_k:
 
-Each step minimises J over one column with the others fixed, so J never rises. Columns go in blocks:
-within a block g is kept up to date, and the rest follows in one product of matrices. Everything is
-held as [K, R], so that a column lies in one piece. Sources: COMQ (2403.07134), QuantEase
-(2309.01885).
+Each step minimises J over one column with the others fixed, so J never rises. Where scales are
+fitted as well, each group's own follows as soon as its columns are through, its codes d fixed:
+
+    scale += dT g / dT H d
+
+Columns go in blocks: within a block the gradient is kept up to date, and the rest follows in one
+product of matrices. All is turned, [K, R], so that one column of all rows lies together. Single
+precision; what a step gains has to be more than its rounding. Sources: COMQ (2403.07134),
+QuantEase (2309.01885).
 """
 
-from dataclasses import replace
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_compress.passes.solvers.grid import Grid
+from onnx_compress.passes.solvers.levels import Affine
+from onnx_compress.passes.solvers.loss import normalised
 from onnx_compress.passes.solvers.parallel import over_rows
 
 Array = npt.NDArray[Any]
-_BLOCK = 32  # columns whose gradients are kept up to date one by one
+_BLOCK = 256  # columns after which the whole gradient follows
+_STEP = 16  # columns after which that of the block does
+_CHUNK = 256  # columns of the gradient that follow at a time, so that no sum leaves the cache
+
+
+class Levels(Protocol):
+    """What numbers the columns of a weight may take. All arrays are turned: columns, then rows."""
+
+    group: int
+
+    def nearest(self, column: int, aim: Array) -> Array:
+        """The levels nearest to `aim`, [B, R]."""
+
+    def fit(self, group: int, value: Array, gradient: Array, along: Any) -> Array:
+        """Move the levels of one group to where the loss is least; the numbers that result.
+
+        `value`, `gradient`: [B, n, R] of its columns; `along(d)`: H d within the group.
+        """
 
 
 def descend(
@@ -31,139 +55,122 @@ def descend(
     refit: bool = False,
     threads: int | None = None,
 ) -> tuple[Array, Grid]:
-    """Codes [R, K] with a smaller loss than the start, and the grid that they are of.
+    """Codes [R, K] with a smaller loss than the start, float32, and the grid that they are of.
 
-    `moment`: [K, K], damped. `start`: codes to begin with, by default the nearest. `refit`: after
-    each sweep but the last the scales are fitted to the codes, so the grid changes.
+    `weight`: [R, K] or [G, R, K]; `moment`: [K, K] or [G, K, K], damped. `start`: codes to begin
+    with, by default the nearest. `refit`: scales are fitted to the codes, so the grid changes.
     """
-    array = np.asarray(weight)
-    h = np.ascontiguousarray(moment, np.float32)
+    array, h = np.asarray(weight, np.float32), normalised(moment)
     codes = grid.codes(array) if start is None else np.asarray(start, np.float32)
 
-    def solve(w: Array, q: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
-        part = _Columns(w, q, scale, zero, h, grid)
-        for sweep in range(sweeps):
-            moved = part.sweep()
-            if refit and sweep < sweeps - 1:
-                part.refit()
-            elif not moved:
-                break
-        return part.codes.T, part.scale.T.astype(np.float64)
+    def solve(h: Array, w: Array, q: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
+        levels = Affine(turned(scale), turned(zero), grid.top, grid.group)
+        value = levels.value(turned(q))
+        sweep(turned(w), value, h, levels, sweeps, refit)
+        return turned(levels.codes(value)), turned(levels.scale).astype(np.float64)
 
-    found, scale = over_rows(solve, array, codes, grid.scale, grid.zero, threads=threads)
-    return found.astype(np.float64), replace(grid, scale=scale) if refit else grid
+    found, scale = over_rows(solve, h, array, codes, grid.scale, grid.zero, threads=threads)
+    return found, Grid(scale, grid.zero, grid.bits, grid.group, grid.columns, grid.levels)
 
 
-class _Columns:
-    """Some rows of a weight on their way: codes, gradient [K, R], scale and zero [G, R].
+def refitted(
+    weight: Array, moment: Array, grid: Grid, codes: Array, threads: int | None = None
+) -> Grid:
+    """The scales of least loss for codes as they are, one group after the other.
 
-    In the precision of `h`.
+    Shapes as for `descend`. Scales that would change sign or vanish stay.
     """
+    array, h = np.asarray(weight, np.float32), normalised(moment)
 
-    def __init__(
-        self, w: Array, codes: Array, scale: Array, zero: Array, h: Array, grid: Grid
-    ) -> None:
-        kind = h.dtype
-        self.codes = np.array(codes.T, kind, order="C")
-        self.scale = np.array(scale.T, kind, order="C")
-        self.zero = np.array(zero.T, kind, order="C")
-        self._h, self._top, self._group = h, kind.type(grid.top), grid.group
-        self._diagonal = np.maximum(np.diagonal(h), np.finfo(kind).tiny)
-        change = np.array(w.T, kind, order="C")
-        for at, place in self._groups():
-            change[place] -= self.scale[at] * (self.codes[place] - self.zero[at])
-        self._gradient = h @ change
+    def solve(h: Array, w: Array, q: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
+        levels = Affine(turned(scale), turned(zero), grid.top, grid.group)
+        value = levels.value(turned(q))
+        gradient = h @ (turned(w) - value)
+        _fit_all(gradient, value, h, levels)
+        return (turned(levels.scale).astype(np.float64),)
 
-    def _groups(self) -> list[tuple[int, slice]]:
-        return [
-            (at, slice(at * self._group, (at + 1) * self._group)) for at in range(len(self.scale))
-        ]
-
-    def sweep(self) -> bool:
-        """One pass over the columns; whether any code changed."""
-        columns, rows = self.codes.shape
-        moved = False
-        changes = np.empty((_BLOCK, rows), self.codes.dtype)
-        for start in range(0, columns, _BLOCK):
-            stop = min(start + _BLOCK, columns)
-            g = self._gradient[start:stop].copy()
-            any_moved = False
-            for at, k in enumerate(range(start, stop)):
-                changes[at] = self._step(k, g[at])
-                if changes[at].any():
-                    any_moved = True
-                    g[at + 1 :] -= self._h[k, k + 1 : stop, None] * changes[at]
-            if any_moved:
-                moved = True
-                self._gradient -= self._h[:, start:stop] @ changes[: stop - start]
-        return moved
-
-    def _step(self, k: int, g: Array) -> Array:
-        """Move one column; gives by how much its numbers changed."""
-        scale, q, curvature = self.scale[k // self._group], self.codes[k], self._diagonal[k]
-        new = g / (scale * curvature)
-        new += q
-        np.rint(new, out=new)
-        np.clip(new, 0, self._top, out=new)
-        new -= q
-        step: Array = scale * new
-        # only where the loss falls by more than rounding: what is equal stays
-        better = step * (2 * g - step * curvature) > 0
-        step *= better
-        new *= better
-        q += new
-        return step
-
-    def refit(self) -> None:
-        """The scales of least loss for codes as they are, one group after the other.
-
-            d = q - zero      scale += dT g / dT H d
-
-        Scales that would change sign or vanish stay.
-        """
-        for at, place in self._groups():
-            d = self.codes[place] - self.zero[at]
-            along = self._h[:, place] @ d
-            curvature = np.einsum("kr,kr->r", along[place], d)
-            slope = np.einsum("kr,kr->r", self._gradient[place], d)
-            step = np.divide(slope, curvature, out=np.zeros_like(slope), where=curvature > 0)
-            step = np.where(self.scale[at] + step > 0.1 * self.scale[at], step, step.dtype.type(0))
-            self.scale[at] += step
-            along *= step
-            self._gradient -= along
+    codes = np.asarray(codes, np.float32)
+    (scale,) = over_rows(solve, h, array, codes, grid.scale, grid.zero, threads=threads)
+    return Grid(scale, grid.zero, grid.bits, grid.group, grid.columns, grid.levels)
 
 
-def refitted(weight: Array, moment: Array, grid: Grid, codes: Array) -> Grid:
-    """The scales of least loss for codes as they are; see `_Columns.refit`."""
-    h = np.ascontiguousarray(moment, np.float64)
-    part = _Columns(np.asarray(weight), codes, grid.scale, grid.zero, h, grid)
-    part.refit()
-    return replace(grid, scale=part.scale.T.astype(np.float64))
+def turned(array: Array) -> Array:
+    """[B, R, K] -> [B, K, R], single precision, and back."""
+    return np.ascontiguousarray(np.swapaxes(array, 1, 2), np.float32)
 
 
-def descend_each(
-    weight: Array, moments: Array, rows: int, grid: Grid, codes: Array, sweeps: int = 4
-) -> Array:
-    """Codes of many small groups at once, `rows` rows and a moment [K, K] each: depthwise kernels.
-
-    `weight`: [groups * rows, K]; `moments`: [groups, K, K], damped.
-    """
-    w, q = np.asarray(weight, np.float64), np.array(codes, np.float64)
-    scale, zero = grid.spread(grid.scale), grid.spread(grid.zero)
-    own = np.repeat(np.arange(len(moments)), rows)
-    gradient = np.einsum("rk,rkj->rj", w - scale * (q - zero), moments[own])
+def sweep(weight: Array, value: Array, h: Array, levels: Levels, sweeps: int, refit: bool) -> None:
+    """Change `value` and `levels` in place. weight, value: [B, K, R]; h: [B, K, K]."""
+    diagonal = np.maximum(np.diagonal(h, axis1=1, axis2=2), np.finfo(np.float32).tiny)
+    gradient = h @ (weight - value)
+    width = _BLOCK // levels.group * levels.group
+    inside = refit and width > 0
     for _ in range(sweeps):
         moved = False
-        for k in range(w.shape[1]):
-            curvature = np.maximum(moments[own, k, k], np.finfo(np.float32).tiny)
-            aim = q[:, k] + gradient[:, k] / curvature / scale[:, k]
-            new = np.clip(np.round(aim), 0, grid.top)
-            step = scale[:, k] * (new - q[:, k])
-            gain = step * (2 * gradient[:, k] - step * curvature)
-            step = np.where(gain > 0, step, 0.0)
-            q[:, k] = np.where(step != 0, new, q[:, k])
-            gradient -= step[:, None] * moments[own, k]
-            moved = moved or bool(step.any())
+        for block in _runs(0, value.shape[1], width or _BLOCK):
+            before = value[:, block].copy()
+            local, corner = gradient[:, block].copy(), h[:, block, block]
+            for group in _runs(block.start, block.stop, levels.group if inside else _BLOCK):
+                _columns(group, block.start, value, local, corner, diagonal, levels)
+                if inside:
+                    _fit(group, block.start, value, local, corner, levels)
+            change = value[:, block] - before
+            if change.any():
+                moved = True
+                _follow(gradient, h, block, change)
+        if refit and not inside:
+            _fit_all(gradient, value, h, levels)
         if not moved:
             break
-    return q
+
+
+def _runs(start: int, stop: int, width: int) -> Iterator[slice]:
+    for at in range(start, stop, width):
+        yield slice(at, min(at + width, stop))
+
+
+def _columns(
+    columns: slice, origin: int, value: Array, local: Array, corner: Array, d: Array, levels: Levels
+) -> None:
+    """Descend along some columns of a block that begins at `origin`; `local` follows."""
+    for run in _runs(columns.start, columns.stop, _STEP):
+        own = slice(run.start - origin, run.stop - origin)
+        g, h = local[:, own].copy(), corner[:, own, own]
+        changes = np.zeros_like(g)
+        for at in range(g.shape[1]):
+            k = run.start + at
+            size, old = d[:, k, None], value[:, k]
+            new = levels.nearest(k, old + g[:, at] / size)
+            step = new - old
+            # only where the loss falls by more than rounding: what is equal stays
+            better = step * (2 * g[:, at] - step * size) > 0
+            value[:, k] = np.where(better, new, old)
+            changes[:, at] = step = np.where(better, step, np.float32(0))
+            g[:, at + 1 :] -= h[:, at, at + 1 :, None] * step[:, None]
+        local -= corner[:, :, own] @ changes
+
+
+def _fit(
+    group: slice, origin: int, value: Array, local: Array, corner: Array, levels: Levels
+) -> None:
+    own = slice(group.start - origin, group.stop - origin)
+    inner = corner[:, own, own]
+    found = levels.fit(
+        group.start // levels.group, value[:, group], local[:, own], lambda d: inner @ d
+    )
+    local -= corner[:, :, own] @ (found - value[:, group])
+    value[:, group] = found
+
+
+def _fit_all(gradient: Array, value: Array, h: Array, levels: Levels) -> None:
+    """The levels of all groups, one after the other, with the whole gradient kept up to date."""
+    for at, group in enumerate(_runs(0, value.shape[1], levels.group)):
+        inner = h[:, group, group]
+        found = levels.fit(at, value[:, group], gradient[:, group], lambda d, m=inner: m @ d)
+        _follow(gradient, h, group, found - value[:, group])
+        value[:, group] = found
+
+
+def _follow(gradient: Array, h: Array, block: slice, change: Array) -> None:
+    for chunk in _runs(0, gradient.shape[1], _CHUNK):
+        gradient[:, chunk] -= h[:, chunk, block] @ change

@@ -1,9 +1,11 @@
 """GPTQ: columns are rounded one after the other, and the rest takes over the error.
 
-    U = upper Cholesky factor of H^-1        W[:, k+1:] -= (w_k - v_k) / U_kk * U[k, k+1:]
+    H^-1 = UT U, U upper        W[:, k+1:] -= (w_k - v_k) / U_kk * U[k, k+1:]
 
-Columns go by falling H_kk where the group is a whole row (act order), else from the left. Source:
-Frantar et al., 2210.17323.
+Columns go by falling H_kk where the group is a whole row (act order), else from the left. With
+flipped rows and columns H = L LT, and U is the inverse of L flipped back: one factorization and
+the inverse of a triangle, in double precision; the rest in single. Source: Frantar et al.,
+2210.17323.
 """
 
 from typing import Any
@@ -11,49 +13,74 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_compress.passes.solvers.descent import turned
 from onnx_compress.passes.solvers.grid import Grid
-from onnx_compress.passes.solvers.parallel import over_rows
+from onnx_compress.passes.solvers.levels import Affine
+from onnx_compress.passes.solvers.parallel import one_thread, over_rows
 
 Array = npt.NDArray[Any]
-_BLOCK = 128
+_BLOCK, _STEP = 256, 16  # columns after which all the rest follows, and after which the block does
 
 
 def gptq(weight: Array, moment: Array, grid: Grid, threads: int | None = None) -> Array:
-    """Codes [R, K] on a given grid. `moment`: [K, K], damped, positive definite."""
-    from scipy.linalg import cholesky, lapack
-    from threadpoolctl import threadpool_limits
+    """Codes on a given grid, float32, of the shape of the weight.
 
-    array, h = np.asarray(weight, np.float64), np.asarray(moment, np.float64)
-    columns = array.shape[1]
-    order = np.arange(columns)
-    if grid.group >= columns:
-        order = np.argsort(-np.diagonal(h), kind="stable")
-    with threadpool_limits(1):
-        low = cholesky(h[np.ix_(order, order)], lower=True)
-        inverse, _ = lapack.dpotri(low, lower=1)
-        inverse = np.tril(inverse) + np.tril(inverse, -1).T
-        upper = cholesky(inverse, lower=False)
+    `weight`: [R, K] or [G, R, K]; `moment`: [K, K] or [G, K, K], damped, positive definite.
+    """
+    array, h = np.asarray(weight, np.float32), np.asarray(moment, np.float64)
+    diagonal = np.diagonal(h, axis1=-2, axis2=-1)
+    order = np.broadcast_to(np.arange(grid.columns), diagonal.shape)
+    if grid.group >= grid.columns:
+        order = np.argsort(-diagonal, axis=-1, kind="stable")
+    with one_thread():
+        upper = inverse_factor(h, order).astype(np.float32)
 
-    def solve(w: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
-        part = Grid(scale, zero, grid.bits, grid.group, columns)
-        wide = part.spread(part.scale)[:, order], part.spread(part.zero)[:, order]
-        return (_round(w[:, order].copy(), upper, *wide, grid.top),)
+    def solve(upper: Array, w: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
+        levels = Affine(turned(scale), turned(zero), grid.top, grid.group)
+        return (turned(levels.codes(_rounded(turned(w), upper, levels))),)
 
-    (found,) = over_rows(solve, array, grid.scale, grid.zero, threads=threads)
+    ordered = np.take_along_axis(array, order[..., None, :], -1)
+    (found,) = over_rows(solve, upper, ordered, grid.scale, grid.zero, threads=threads)
     codes = np.empty_like(found)
-    codes[:, order] = found
+    np.put_along_axis(codes, np.broadcast_to(order[..., None, :], codes.shape), found, -1)
     return codes
 
 
-def _round(w: Array, upper: Array, scale: Array, zero: Array, top: int) -> Array:
-    codes = np.empty_like(w)
-    for start in range(0, w.shape[1], _BLOCK):
-        block = slice(start, min(start + _BLOCK, w.shape[1]))
-        errors = np.empty((len(w), block.stop - start))
-        for k in range(start, block.stop):
-            q = np.clip(np.round(w[:, k] / scale[:, k] + zero[:, k]), 0, top)
-            error = (w[:, k] - scale[:, k] * (q - zero[:, k])) / upper[k, k]
-            w[:, k + 1 : block.stop] -= error[:, None] * upper[k, k + 1 : block.stop]
-            codes[:, k], errors[:, k - start] = q, error
-        w[:, block.stop :] -= errors @ upper[block, block.stop :]
-    return codes
+def inverse_factor(moment: Array, order: Array) -> Array:
+    """U with UT U = H^-1, columns of H in the order given. [..., K, K], float64."""
+    from scipy.linalg import lapack
+
+    if not moment.size:
+        return moment
+    flat, columns = moment.reshape(-1, *moment.shape[-2:]), moment.shape[-1]
+    found = np.empty_like(flat)
+    for at, turn in enumerate(order.reshape(-1, columns)[:, ::-1]):
+        low = np.linalg.cholesky(flat[at][np.ix_(turn, turn)])
+        found[at] = lapack.dtrtri(low, lower=1)[0][::-1, ::-1]
+    return found.reshape(moment.shape)
+
+
+def _rounded(w: Array, upper: Array, levels: Affine) -> Array:
+    """The numbers [B, K, R], left in `w`. upper: [B, K, K]."""
+    columns = w.shape[1]
+    for start in range(0, columns, _BLOCK):
+        stop = min(start + _BLOCK, columns)
+        errors = np.empty((w.shape[0], stop - start, w.shape[2]), np.float32)
+        for low in range(start, stop, _STEP):
+            high = min(low + _STEP, stop)
+            for k in range(low, high):
+                value = levels.nearest(k, w[:, k])
+                error = (w[:, k] - value) / upper[:, k, k, None]
+                row = upper[:, k, k + 1 : high, None]
+                w[:, k + 1 : high] -= row * error[:, None]
+                w[:, k], errors[:, k - start] = value, error
+            _follow(w, upper, slice(low, high), slice(high, stop), errors[:, low - start :])
+        for chunk in range(stop, columns, _BLOCK):
+            rest = slice(chunk, min(chunk + _BLOCK, columns))
+            _follow(w, upper, slice(start, stop), rest, errors)
+    return w
+
+
+def _follow(w: Array, upper: Array, done: slice, rest: slice, errors: Array) -> None:
+    share = np.swapaxes(upper[:, done, rest], 1, 2)
+    w[:, rest] -= share @ errors[:, : done.stop - done.start]

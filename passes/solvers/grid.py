@@ -1,8 +1,9 @@
 """Grid: the numbers that a quantized weight can take.
 
-    v = scale * (q - zero)       q = 0 ... 2^bits - 1
+    v = scale * (q - zero)       q = 0 ... top
 
 One scale and one zero for each group of `group` columns of a row; the last group may be shorter.
+`top` is 2^bits - 1, and 2 for the three levels of a ternary weight.
 """
 
 from dataclasses import dataclass
@@ -16,30 +17,31 @@ Array = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class Grid:
-    """`scale`, `zero`: [R, G], float64; `bits`; `group`: columns of a group; `columns`: K.
+    """`scale`, `zero`: [..., R, G], floats; `bits`; `group`: columns of a group; `columns`: K.
 
-    1.58 bits have three codes.
+    `levels`: how many codes there are, if not 2^bits.
     """
 
     scale: Array
     zero: Array
-    bits: float
+    bits: int
     group: int
     columns: int
+    levels: int = 0
 
     @property
     def top(self) -> int:
         """The largest code."""
-        return round(2**self.bits) - 1
+        return (self.levels or 1 << self.bits) - 1
 
     def spread(self, parameters: Array) -> Array:
-        """[R, G] -> [R, K]: each group's number at each of its columns."""
-        return np.repeat(parameters, self.group, axis=1)[:, : self.columns]
+        """[..., R, G] -> [..., R, K]: each group's number at each of its columns."""
+        return np.repeat(parameters, self.group, axis=-1)[..., : self.columns]
 
     def codes(self, weight: Array) -> Array:
-        """The nearest codes of a weight, as integers in float64."""
+        """The nearest codes of a weight [..., R, K], whole numbers as floats of its type."""
         found = np.round(weight / self.spread(self.scale) + self.spread(self.zero))
-        return np.asarray(np.clip(found, 0, self.top))
+        return np.asarray(np.clip(found, 0, self.top), np.asarray(weight).dtype)
 
     def decode(self, codes: Array) -> Array:
         """The numbers of codes."""
@@ -49,17 +51,36 @@ class Grid:
         """The nearest numbers of the grid."""
         return self.decode(self.codes(weight))
 
-    def rows(self, place: slice) -> "Grid":
-        """That of some rows."""
-        return Grid(self.scale[place], self.zero[place], self.bits, self.group, self.columns)
+
+def group_size(group: int, columns: int) -> int:
+    """Columns of a group: `group`, at most all of them; 0: a group is a row."""
+    return max(min(group, columns) if group > 0 else columns, 1)
 
 
 def groups(weight: Array, group: int) -> Array:
-    """[R, K] -> [R, G, group], the last group filled up with its own last column."""
-    rows, columns = weight.shape
+    """[..., K] -> [..., G, group], the last group filled up with its own last column."""
+    columns = weight.shape[-1]
     count = -(-columns // group)
-    padded = np.pad(weight, ((0, 0), (0, count * group - columns)), mode="edge")
-    return padded.reshape(rows, count, group)
+    spare = [(0, 0)] * (weight.ndim - 1) + [(0, count * group - columns)]
+    padded = np.pad(weight, spare, mode="edge") if count * group > columns else weight
+    return padded.reshape(*weight.shape[:-1], count, group)
+
+
+def counted(importance: Array | None, shape: tuple[int, ...], group: int) -> Array:
+    """Weights of squared errors, [..., G, group], with zeros where `groups` only fills up.
+
+    `importance`: [K], or [G, K] for a weight of shape [G, R, K]; None: 1 for all.
+    """
+    columns = shape[-1]
+    if importance is None:
+        d = np.ones((*shape[:-2], columns))
+    else:
+        d = np.asarray(importance, np.float64)
+    parts = groups(d, group).copy()
+    spare = parts.shape[-2] * group - columns
+    if spare:
+        parts[..., -1, group - spare :] = 0.0
+    return parts
 
 
 def between(low: Array, high: Array, bits: int, symmetric: bool) -> tuple[Array, Array]:

@@ -1,33 +1,109 @@
-"""Rows in parallel, in pieces of a fixed size, so that results do not depend on the threads."""
+"""Rows in parallel, in pieces that hang on the shapes alone, so that results do not on the threads.
+
+    weight [R, K],    moment [K, K]       pieces of the rows, all with the same moment
+    weight [G, R, K], moment [G, K, K]    pieces of the groups, each with the moments of its own
+
+Linear algebra inside runs in one thread: sums in another order would be other bytes.
+"""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from contextvars import copy_context
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-ROWS = 1024  # of one piece
+_LEAST, _MOST = 128, 1024  # rows of a piece
+_NUMBERS = 1 << 18  # of the weights of a piece of groups
 
 
 def over_rows(
-    function: Callable[..., tuple[Array, ...]], *arrays: Array, threads: int | None = None
+    function: Callable[..., tuple[Array, ...]],
+    moment: Array,
+    *arrays: Array,
+    threads: int | None = None,
 ) -> tuple[Array, ...]:
-    """`function` on pieces of the rows of all arrays; its results joined along the rows.
+    """`function(moment, *arrays)` on pieces; its results joined again.
 
-    Linear algebra inside runs in one thread.
+    `arrays`: the weight, [R, K] or [G, R, K], and others whose leading axes are like its own.
+    `moment`: anything that all rows share, and groups have of their own. The function is given,
+    and gives, arrays with groups: [1, rows, ...] or [groups, R, ...].
     """
+    alone = arrays[0].ndim == 2
+    wide = [array[None] if alone else array for array in (moment, *arrays)]
+    places = _places(wide[1].shape)
+    jobs = [
+        [wide[0] if alone else wide[0][groups], *(array[groups, rows] for array in wide[1:])]
+        for groups, rows in places
+    ]
+    with one_thread():
+        if len(jobs) == 1 or threads == 1:
+            found = [function(*job) for job in jobs]
+        else:
+            # where linear algebra is on OpenMP, each thread has a limit of its own
+            workers = min(threads or os.cpu_count() or 1, len(jobs))
+            with ThreadPoolExecutor(workers, initializer=_limit) as pool:
+                runs = [pool.submit(copy_context().run, function, *job) for job in jobs]
+                found = [run.result() for run in runs]
+    axis = 1 if wide[1].shape[0] == 1 else 0
+    joined = [np.concatenate(part, axis) for part in zip(*found, strict=True)]
+    return tuple(array[0] if alone else array for array in joined)
+
+
+def _places(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
+    """Which groups and which rows make a piece."""
+    groups, rows = shape[:2]
+    if groups == 1:
+        size = min(max(-(-rows // 4), _LEAST), _MOST)
+        return [(slice(0, 1), slice(at, at + size)) for at in range(0, max(rows, 1), size)]
+    size = max(_NUMBERS // max(int(np.prod(shape[1:])), 1), 1)
+    return [(slice(at, at + size), slice(None)) for at in range(0, groups, size)]
+
+
+class _Limit:
+    """How many are inside, and what they hold."""
+
+    lock, inside = Lock(), 0
+    held: Any = None
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Linear algebra in one thread, in all of the process, until the last one has left.
+
+    Layers may be solved at the same time: none of them takes the limit from the others.
+    """
+    with _Limit.lock:
+        if not _Limit.inside:
+            _Limit.held = _limit()
+        _Limit.inside += 1
+    try:
+        yield
+    finally:
+        with _Limit.lock:
+            _Limit.inside -= 1
+            if not _Limit.inside:
+                _take_over()
+                _Limit.held.restore_original_limits()
+                _take_over()
+
+
+def _limit() -> Any:
     from threadpoolctl import threadpool_limits
 
-    rows = len(arrays[0])
-    places = [slice(start, start + ROWS) for start in range(0, max(rows, 1), ROWS)]
-    with threadpool_limits(1), ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
-        jobs = [
-            pool.submit(copy_context().run, function, *(array[place] for array in arrays))
-            for place in places
-        ]
-        pieces = [job.result() for job in jobs]
-    return tuple(np.concatenate(parts) for parts in zip(*pieces, strict=True))
+    _take_over()
+    return threadpool_limits(1)
+
+
+def _take_over() -> None:
+    """threadpoolctl, from 3.7 on, listens to the thread alone that set a limit first."""
+    from threadpoolctl import OpenBLASController
+
+    clear = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)

@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_compress.passes.solvers.parallel import one_thread
+
 Array = npt.NDArray[Any]
 
 
 def compensated(weight: Array, moment: Array, kept: Array) -> Array:
     """V [R, len(kept)], float64, of least loss over the columns `kept`. `moment`: damped [K, K]."""
     from scipy.linalg import cho_factor, cho_solve
-    from threadpoolctl import threadpool_limits
 
     h = np.asarray(moment, np.float64)
-    with threadpool_limits(1):
+    with one_thread():
         factor = cho_factor(h[np.ix_(kept, kept)], lower=True)
         right = h[kept] @ np.asarray(weight, np.float64).T
         return np.asarray(cho_solve(factor, right).T)
@@ -35,13 +36,19 @@ def bias_correction(weight: Array, other: Array, mean: Array) -> Array:
 
 
 def group_scores(weight: Array, moment: Array, members: Sequence[Array]) -> Array:
-    """For each group of columns how much the loss grows when it goes."""
-    inverse = np.linalg.inv(np.asarray(moment, np.float64))
+    """For each group of columns how much the loss grows when it goes, float64.
+
+    `weight`: [R, K]; `moment`: [K, K], damped. Of groups of one column: |w_k|^2 / [H^-1]_kk.
+    """
     array = np.asarray(weight, np.float64)
-    found = []
-    for group in members:
-        part = array[:, group]
-        found.append(
-            np.einsum("rk,rk->", part, np.linalg.solve(inverse[np.ix_(group, group)], part.T).T)
-        )
+    with one_thread():
+        inverse = np.linalg.inv(np.asarray(moment, np.float64))
+        if all(len(group) == 1 for group in members):
+            alone = np.array([group[0] for group in members], np.intp)
+            return np.asarray((array[:, alone] ** 2).sum(0) / np.diagonal(inverse)[alone])
+        found = []
+        for group in members:
+            part = array[:, group]
+            solved = np.linalg.solve(inverse[np.ix_(group, group)], part.T)
+            found.append(np.einsum("rk,kr->", part, solved))
     return np.array(found)

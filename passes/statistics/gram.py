@@ -13,7 +13,7 @@ import numpy as np
 from onnx_compress.ir.graph.elements import Array
 
 _ROWS = 256
-_GROUPED = 32  # rows at a time of many groups
+_GROUPED = 64  # rows at a time of many groups
 _ONES = np.ones(_ROWS, np.float32)  # a product with them is the fastest sum
 
 

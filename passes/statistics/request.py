@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.runtime.watch import Tap
 
-_WINDOWS = 1024  # of a convolution at least
+_WINDOWS = 512  # of a convolution at least
 
 
 @dataclass(frozen=True)

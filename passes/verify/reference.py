@@ -2,7 +2,7 @@
 
 import pickle
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -110,16 +110,21 @@ class Reference:
         `score`: also by the metric. Raises InvalidError if it does not load or run.
         """
         session = open_session(model, self.threads) if isinstance(model, Model) else model
+        quality = self.judged(session.run_all(self.feeds), self._progress)
+        reached = self.metric.of(session) if self.metric and score else None
+        return Quality(quality.outputs, reached)
+
+    def judged(
+        self, runs: Iterable[list[Any]], progress: Callable[[int, int], None] = _silent
+    ) -> Quality:
+        """Compare outputs with those of the original: on its samples, the first ones at least."""
         tallies = [Tally(name) for name in self.names]
-        runs = session.run_all(self.feeds)
-        for done, (expected, actual) in enumerate(zip(self.outputs(), runs, strict=True), 1):
+        for done, (expected, actual) in enumerate(zip(self.outputs(), runs, strict=False), 1):
             for tally, r, y in zip(tallies, expected, actual, strict=True):
                 if tally.name not in self.unjudged:
                     tally.add(r, y)
-            self._progress(done, len(self.feeds))
-        judged = (tally for tally in tallies if tally.name not in self.unjudged)
-        reached = self.metric.of(session) if self.metric and score else None
-        return Quality(tuple(tally.result() for tally in judged), reached)
+            progress(done, len(self.feeds))
+        return Quality(tuple(t.result() for t in tallies if t.name not in self.unjudged))
 
 
 def _tells(output: Any) -> bool:

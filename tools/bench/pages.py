@@ -19,7 +19,8 @@ START, END = "<!-- generated: python -m onnx_compress.bench.pages docs -->", "<!
 def pages() -> dict[str, str]:
     """Path under docs -> the generated part of that page."""
     found = {f"passes/{name}.md": _pass(name) for name in registry.names()}
-    return found | {"report.md": _report()}
+    schemas = {"report.md": "report", "verify.md": "verification"}
+    return found | {page: _report(name) for page, name in schemas.items()}
 
 
 def filled(page: str, part: str) -> str:
@@ -44,8 +45,9 @@ def _pass(name: str) -> str:
     return "\n".join([*lines, "", f"    {command}"])
 
 
-def _report() -> str:
-    text = resources.files("onnx_compress").joinpath("report.schema.json").read_text("utf-8")
+def _report(name: str) -> str:
+    file = resources.files("onnx_compress").joinpath(f"{name}.schema.json")
+    text = file.read_text("utf-8")
     rows = [f"| `{path}` | {kind} | {meaning} |" for path, kind, meaning in _rows(json.loads(text))]
     return "\n".join(["| field | type | meaning |", "| --- | --- | --- |", *rows])
 

@@ -1,12 +1,12 @@
 """The command line.
 
     onnx-compress in.onnx out.onnx --passes prune,quant --calib data.npz
-    onnx-compress inspect | bench | profile | passes | completion
+    onnx-compress inspect | bench | verify | profile | passes | completion
 
 Exit codes: 0 written; 1 unexpected; 2 wrong command or passes; 3 the model; 4 a pass failed;
 5 the calibration data; 6 the result is worse than --max-error or --max-drop, or cannot be judged;
-7 it cannot be written; 8 out of memory; 130 interrupted. Errors are two lines on standard error:
-what is wrong, and what to do.
+7 it cannot be written; 8 out of memory; 9 verify found something suspect or wrong;
+130 interrupted. Errors are two lines on standard error: what is wrong, and what to do.
 """
 
 import io

@@ -1,4 +1,4 @@
-"""onnx-compress bench a.onnx b.onnx"""
+"""onnx-compress bench a.onnx b.onnx, onnx-compress bench kernels"""
 
 import argparse
 import json
@@ -19,6 +19,8 @@ def parser() -> Parser:
         "onnx-compress bench",
         "Two models against each other: speed (in turn on the same inputs, medians), "
         "time to load, memory.",
+        "onnx-compress bench kernels [--json]: the kernels against ONNX Runtime's own, scipy and "
+        "numpy, and the limits of this machine.",
     )
     out.add_argument("first", type=Path, metavar="a.onnx")
     out.add_argument("second", type=Path, metavar="b.onnx")
@@ -34,6 +36,10 @@ def parser() -> Parser:
 
 def run(arguments: Sequence[str]) -> int:
     """Do it; gives the exit code."""
+    if list(arguments[:1]) == ["kernels"]:
+        from onnx_compress.cli import bench_kernels
+
+        return bench_kernels.run(arguments[1:])
     options = parser().parse_args(arguments)
     silence()
     with progress.shown(options.json) as listen:

@@ -32,6 +32,7 @@ class Entry:
 COMMANDS = {
     "inspect": Entry("inspect", "what is in a model, and what could be compressed"),
     "bench": Entry("bench", "two models against each other: speed, loading, memory"),
+    "verify": Entry("verify", "does a compressed model compute what it claims to"),
     "profile": Entry("profile", "measure what is fast on this machine, as a target"),
     "passes": Entry("passes", "what passes there are, and their options"),
     "completion": Entry("completion", "completion of this command for a shell"),

@@ -5,6 +5,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -31,6 +32,9 @@ def parser() -> Parser:
     )
     out.add_argument("--target", help="what is fast where: a shipped target or a .toml file")
     out.add_argument("--largest", type=int, metavar="N", help="only the N largest weights")
+    out.add_argument(
+        "--groups", action="store_true", help="channels that could go, and what that saves"
+    )
     out.add_argument("--json", action="store_true", help="everything, as JSON")
     return out
 
@@ -39,7 +43,9 @@ def run(arguments: Sequence[str]) -> int:
     """Do it; gives the exit code."""
     options = parser().parse_args(arguments)
     silence()
-    found = inspect(options.model, options.passes, options.calib, target=options.target)
+    found = inspect(
+        options.model, options.passes, options.calib, target=options.target, groups=options.groups
+    )
     if options.json:
         print(json.dumps(found.as_dict(), indent=1))  # noqa: T201
         return 0
@@ -59,8 +65,30 @@ def _show(found: Inspection, options: argparse.Namespace) -> None:
     console.print(_table(rows, found.passes))
     if len(rows) < len(found.rows):
         say(console, f"and {len(found.rows) - len(rows)} smaller ones")
+    if options.groups:
+        _show_groups(console, found)
     for line in _totals(found):
         say(console, line)
+
+
+def _show_groups(console: Console, found: Inspection) -> None:
+    table = Table(box=None, pad_edge=False)
+    for title in ("channels of", "number", "size", "MACs", "weights that they are part of"):
+        right = title in ("number", "size", "MACs")
+        table.add_column(Text(title), justify="right" if right else "left", overflow="fold")
+    for row in found.groups:
+        wide = f" of {row.width}" if row.width > 1 else ""
+        cells = (
+            row.name,
+            f"{row.channels}{wide}",
+            amount(row.bytes),
+            _count(row.macs),
+            ", ".join(row.constants),
+        )
+        table.add_row(*(Text(plain(cell)) for cell in cells))
+    console.print(table)
+    for reason, count in found.stuck.items():
+        say(console, f"stay     {count} positions: {reason}")
 
 
 def _table(rows: list[Row], passes: str) -> Table:

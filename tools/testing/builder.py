@@ -3,8 +3,10 @@
 Nothing is ever rejected: what is drawn is drawn from what fits.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -24,9 +26,10 @@ if TYPE_CHECKING:
     from onnx_compress.testing.spec import Spec
 
 T = TypeVar("T")
-SIZES = (1, 2, 3, 4, 5, 6, 8, 16, 32, 64)  # of channels and features; small ones shrink best
+SIZES = (1, 2, 3, 4, 6, 8, 16, 24, 32, 48, 64)  # of channels and features; small ones shrink best
 RANKS = (2, 3, 4, 1, 5, 3, 4)  # of inputs; sequences and pictures are usual
-LARGEST = 20_000  # elements of a value
+LARGEST = 20_000  # elements of a value that is read
+HEAVIEST = 65_536  # elements of a weight, or of what it makes, where there is a choice
 _BACK = 15  # values from which one is drawn
 OPEN = "N"  # the name of an open first dimension
 
@@ -52,7 +55,12 @@ class Known:
     @property
     def size(self) -> int:
         """Number of elements of a run."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
+
+    @cached_property
+    def kind(self) -> str:
+        """Name of its type."""
+        return self.dtype.name
 
     @property
     def is_float(self) -> bool:
@@ -124,9 +132,10 @@ class Builder:
         """Whether a row may read a value here."""
         return row.allowed(self.opset) and row.takes(known)
 
-    def width(self) -> int:
-        """How many channels or features."""
-        return self.one_of(SIZES)
+    def width(self, *each: int, sizes: Sequence[int] = SIZES) -> int:
+        """How many channels or features, of which one takes `each` numbers of something."""
+        most = HEAVIEST // max(*each, 1, 1)
+        return self.one_of([size for size in sizes if size <= most] or sizes[:1])
 
     # ------------------------------------------------------------------------------- building
 

@@ -20,9 +20,10 @@ def check_pass(
     """Run a pass on a model, and check the result and the pass.
 
     `pass_`: a Pass, or a function that takes and gives a ModelProto, which is taken for exact.
-    `feeds`: inputs to compare outputs on; by default three. `tolerance`: relative error of weights
-    whose effect on the outputs is allowed; by default rounding for exact passes, and what the pass
-    declares as `weight_error` (else 0.02) for lossy ones. `skip`: names of CHECKS to leave out.
+    `feeds`: inputs to compare outputs on; by default three, normal numbers with open dimensions of
+    1 and of 3, and zeros. `tolerance`: relative error of weights whose effect on the outputs is
+    allowed; by default rounding for exact passes, and what the pass declares as `weight_error`
+    (else 0.02) for lossy ones. `skip`: names of CHECKS to leave out.
 
     Raises Failed, with the model as text and a regression test, where a check does not hold, and
     whatever the pass raises.
@@ -50,4 +51,5 @@ def _usual(model: ModelProto) -> list[Feed]:
     from onnx_compress.ir.graph import from_proto
 
     found = from_proto(model)
-    return [feed_of(found, kind, size, size) for kind, size in (("normal", 1), ("normal", 3))]
+    kinds = (("normal", 1), ("normal", 3), ("zeros", 1))
+    return [feed_of(found, kind, size, size) for kind, size in kinds]

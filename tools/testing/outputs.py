@@ -1,19 +1,55 @@
 """Outputs compared, with a yardstick: what small random changes of the weights do to them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from onnx import ModelProto, TensorProto
 
 from onnx_compress.ir.graph import clone
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.runtime import Session
 from onnx_compress.ir.weights import find_weights
+from onnx_compress.testing.feeds import Feed
 
 _FACTOR = 8.0  # times what the random changes do
 _FLOOR = 4.0  # times the resolution of the type, relative to the largest number
 _SHAKEN = 2  # models
+_FLOATS: dict[int, Any] = {
+    TensorProto.FLOAT16: np.float16,
+    TensorProto.FLOAT: np.float32,
+    TensorProto.DOUBLE: np.float64,
+}
 _SHAPED = ("Resize", "Upsample")  # whose floats decide about shapes
+
+
+class Yardstick:
+    """What random changes of the weights of a model, each by about `size`, do to its outputs.
+
+    Run when first asked for: equal outputs need none.
+    """
+
+    def __init__(self, model: Model, size: float, optimize: bool = False) -> None:
+        self._model, self._size, self._optimize = model, size, optimize
+        self._outputs: dict[int, list[list[Any]]] = {}
+
+    @cached_property
+    def _sessions(self) -> list[Session]:
+        return list(perturbed(self._model, self._size, self._optimize))
+
+    def __call__(self, feed: Feed, at: int) -> list[Any]:
+        """One output of each of the changed models. Feeds are told apart as objects."""
+        key = id(feed)
+        if key not in self._outputs:
+            self._outputs[key] = [session.call(feed) for session in self._sessions]
+        return [outputs[at] for outputs in self._outputs[key]]
+
+    def level(self, feed: Feed, at: int) -> float:
+        """Root mean square of what the changes do to one output for a feed; 0 where it is empty."""
+        one = Session(self._model, optimize=self._optimize).call(feed)[at]
+        size = max(float(np.size(one)) ** 0.5, 1.0)
+        return max((_norm(_difference(one, found)) / size for found in self(feed, at)), default=0.0)
 
 
 def perturbed(model: Model, size: float, optimize: bool) -> Iterator[Session]:
@@ -42,25 +78,58 @@ def perturbed(model: Model, size: float, optimize: bool) -> Iterator[Session]:
         yield Session(trial, optimize=optimize)
 
 
-def compare(one: Any, other: Any, shaken: Sequence[Any]) -> str:
-    """What is wrong with `other` where `one` is right; "" if nothing is."""
+def resolution(model: ModelProto) -> float:
+    """Relative rounding of the coarsest float that a model takes or stores."""
+    found = {info.type.tensor_type.elem_type for info in model.graph.input}
+    found |= {tensor.data_type for tensor in model.graph.initializer}
+    return max((float(np.finfo(_FLOATS[kind]).eps) for kind in found & set(_FLOATS)), default=0.0)
+
+
+def compare(
+    one: Any,
+    other: Any,
+    shaken: Callable[[], Sequence[Any]],
+    coarse: float = 0.0,
+    level: Callable[[], float] = float,
+) -> str:
+    """What is wrong with `other` where `one` is right; "" if nothing is.
+
+    `shaken`: gives what random changes of the weights make of `one`. `coarse`: the resolution of
+    the model, where it may be worse than that of the output: what was half precision and is cast to
+    double is no better than half precision. `level`: gives the error of a number that is allowed
+    whatever the input: a bias that was fitted to other inputs stays where these are zero.
+    """
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape or one.dtype != other.dtype:
         return f"{other.dtype} {list(other.shape)} where {one.dtype} {list(one.shape)} was"
+    if one.tobytes() == other.tobytes():
+        return ""
     if one.dtype.kind != "f":
-        unsteady = any(not np.array_equal(one, found) for found in shaken)
+        unsteady = any(not np.array_equal(one, found) for found in shaken())
         return "" if unsteady or np.array_equal(one, other) else "integers differ"
     known = np.isfinite(one)
     if not np.array_equal(np.isfinite(other), known):
-        steady = all(np.array_equal(np.isfinite(found), known) for found in shaken)
+        steady = all(np.array_equal(np.isfinite(found), known) for found in shaken())
         return "NaN or infinity where there was none, or the other way round" if steady else ""
     r, y = (np.where(known, found, 0).astype(np.float64) for found in (one, other))
     error = _norm(y - r)
-    noise = max((_norm(np.where(known, found, 0) - r) for found in shaken), default=0.0)
-    floor = _FLOOR * float(np.finfo(one.dtype).eps) * np.abs(r).max(initial=0) * r.size**0.5
+    eps = max(float(np.finfo(one.dtype).eps), coarse)
+    floor = _FLOOR * eps * np.abs(r).max(initial=0) * r.size**0.5
+    if error <= floor:
+        return ""
+    noise = max((_norm(np.where(known, found, 0) - r) for found in shaken()), default=0.0)
+    if error > _FACTOR * noise + floor:
+        noise = max(noise, level() * r.size**0.5)
     if error <= _FACTOR * noise + floor:
         return ""
     return f"the error is {error:.3g}, allowed are {_FACTOR * noise + floor:.3g} of {_norm(r):.3g}"
+
+
+def _difference(one: Any, other: Any) -> Any:
+    if np.asarray(one).dtype.kind != "f" or np.shape(one) != np.shape(other):
+        return 0.0
+    with np.errstate(all="ignore"):
+        return np.asarray(other, np.float64) - np.asarray(one, np.float64)
 
 
 def _norm(found: Any) -> float:

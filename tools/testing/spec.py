@@ -37,7 +37,7 @@ class Spec:
 
     def takes(self, known: Known) -> bool:
         """Whether a value may be its input."""
-        return self.fits(known) and (not known.is_float or known.dtype.name in self.floats)
+        return self.fits(known) and (not known.is_float or known.kind in self.floats)
 
     def allowed(self, opset: int) -> bool:
         """Whether the operator set has it so."""

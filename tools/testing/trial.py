@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,10 @@ from onnx import ModelProto
 
 from onnx_compress.ir.graph import clone, files, from_proto
 from onnx_compress.ir.graph.model import Model
+from onnx_compress.ir.runtime import Session
 from onnx_compress.passes import Context, Pass, Report
 from onnx_compress.passes import target as targets
+from onnx_compress.passes.target import Target
 from onnx_compress.testing.feeds import Feed, feed_of
 
 TARGET = "avx512-vnni"  # that passes choose by, so that all machines test the same
@@ -34,6 +37,19 @@ class Trial:
     report: Report | None
     original: Model = field(repr=False)
     changed: Model = field(repr=False)
+    sessions: dict[tuple[str, bool], Session] = field(default_factory=dict, repr=False)
+
+    @cached_property
+    def same(self) -> bool:
+        """Whether the result is the model given, byte by byte: there is nothing to compare then."""
+        return bool(self.result.SerializeToString(deterministic=True) == self.before)
+
+    def session(self, which: str, optimize: bool) -> Session:
+        """The "original" or the "changed" model in the runtime, loaded once for all checks."""
+        key = which, optimize
+        if key not in self.sessions:
+            self.sessions[key] = Session(getattr(self, which), optimize=optimize)
+        return self.sessions[key]
 
     @property
     def exact(self) -> bool:
@@ -41,17 +57,19 @@ class Trial:
         return self.pass_.exact if isinstance(self.pass_, Pass) else True
 
 
-def tried(pass_: PassLike, model: ModelProto, feed: Feed | None = None) -> Trial:
+def tried(
+    pass_: PassLike, model: ModelProto, feed: Feed | None = None, read: Model | None = None
+) -> Trial:
     """Run a pass on a model, or a function that takes and gives a ModelProto.
 
     A Pass is run with the first of its settings, as `Pass.__call__` does, but with its report kept,
-    and with the feed to fit on.
+    and with the feed to fit on. `read`: the model as it was read from somewhere, for a Pass.
     """
     before = model.SerializeToString(deterministic=True)
-    original = from_proto(model)
+    original = from_proto(model) if read is None else read
     if isinstance(pass_, Pass):
         sample = feed if feed is not None else feed_of(original, size=2)
-        context = Context(targets.load(TARGET), sample, (sample,))
+        context = Context(_target(), sample, (sample,))
         changed = clone(original)
         with np.errstate(all="ignore"):
             report = pass_.settings(context)[0].run(changed, context)
@@ -62,6 +80,11 @@ def tried(pass_: PassLike, model: ModelProto, feed: Feed | None = None) -> Trial
         changed = from_proto(result)
     after = model.SerializeToString(deterministic=True)
     return Trial(pass_, model, result, before, after, report, from_proto(_copy(before)), changed)
+
+
+@cache
+def _target() -> Target:
+    return targets.load(TARGET)
 
 
 def called(pass_: PassLike) -> str:

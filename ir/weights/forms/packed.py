@@ -2,7 +2,7 @@
 
     W ~ sum_p scale_p (codes_p - zero)          p: planes, one but for bases of one bit
 
-    bytes [R, B, words, width] --Cast, MatMul [1, 256, ...]--> words --Div, Mod--> codes
+    bytes [R, B, words, width] --Cast, Mul [1, 256, ...], ReduceSum--> words --Div, Mod--> codes
           --Cast, Sub zero [R, B, 1, 1], Mul scale [R, B, 1, 1]--> numbers --Reshape, ...--> W
 
 R rows (output features) of B blocks. Integer arithmetic that every runtime has from operator set
@@ -191,7 +191,7 @@ def unpacked(b: Builder, packing: Packing, packed: Value) -> Value:
     out = b("Cast", packed, to=element_of(np.dtype(kind)))
     if packing.width > 1:
         places = np.array([256**at for at in range(packing.width)], kind)
-        out = b("MatMul", out, b.constant(places[:, None], "w"))
+        out = summed(b, b("Mul", out, b.constant(places, "w")), -1, keep=True)
     out = b("Div", out, b.constant(np.array(packing.places, kind), "d"))
     return b("Mod", out, b.constant(np.array(packing.levels, kind), "m"))
 
@@ -204,12 +204,15 @@ def decoded(b: Builder, form: Packed, codes: Value, scale: Value, zero: Value) -
     middle = zero if not np.ndim(form.zero) else b("Cast", zero, to=element)
     factor = scale if form.scale.dtype == dtype else b("Cast", scale, to=element)
     out = b("Mul", b("Sub", out, middle), factor)
-    if len(form.scale) > 1:
-        axes = [-4]
-        if b.model.opset() < 13:
-            return b("ReduceSum", out, axes=axes, keepdims=0)
-        out = b("ReduceSum", out, b.constant(np.array(axes, np.int64), "a"), keepdims=0)
-    return out
+    return summed(b, out, -4, keep=False) if len(form.scale) > 1 else out
+
+
+def summed(b: Builder, value: Value, axis: int, keep: bool) -> Value:
+    """ReduceSum, as the operator set of the model spells it."""
+    if b.model.opset() < 13:
+        return b("ReduceSum", value, axes=[axis], keepdims=int(keep))
+    axes = b.constant(np.array([axis], np.int64), "a")
+    return b("ReduceSum", value, axes, keepdims=int(keep))
 
 
 def trimmed(b: Builder, form: Packed, out: Value, lead: list[int]) -> Value:

@@ -6,16 +6,19 @@
 With a QuantizeLinear behind it, ONNX Runtime makes one QLinearConv of all that. b32: int32.
 """
 
+from dataclasses import replace
+from typing import TypeVar
+
 import numpy as np
 
 from onnx_compress.ir.errors import InvalidError
-from onnx_compress.ir.graph.builder import Builder
-from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Node, Value
 from onnx_compress.ir.weights.forms.base import FLOAT, Coded, Reader, Stored
 from onnx_compress.ir.weights.weight import Use
 
+C = TypeVar("C", bound=Coded)
 BIAS = 2  # slot
 _LARGEST = 2.0**30  # of a bias: room is left for the sum
 
@@ -45,34 +48,40 @@ def read(use: Use, stored: Stored) -> None:
     rows = len(codes)
     wide = np.broadcast_to(stored.coded.scale, stored.coded.codes.shape)
     scale = use.path.apply(wide).reshape(rows, -1)[:, 0]
-    step = _input_scale(b, node)
+    step = _input_scale(b.model, node)
     bias = b.model.constant(node.input(BIAS))
     if bias is not None:
-        codes, scale = _with_room(codes, scale, step, bias)
         fine = (step * scale).astype(np.float32)
-        whole = np.rint(bias / fine.astype(np.float64)).astype(np.int32)
-        parts = b.constant(whole, "b"), b.constant(fine, "bs")
+        whole = np.clip(np.rint(bias / fine.astype(np.float64)), -2 * _LARGEST, 2 * _LARGEST - 1)
+        parts = b.constant(whole.astype(np.int32), "b"), b.constant(fine, "bs")
         b.model.set_input(node, BIAS, b("DequantizeLinear", *parts, axis=0))
     operand = b("DequantizeLinear", b.constant(codes, "q"), b.constant(scale, "s"), axis=0)
     b.model.set_input(node, use.slot, operand)
 
 
-def _input_scale(b: Builder, node: Node) -> np.float32:
+def _input_scale(model: Model, node: Node) -> np.float32:
     made = node.inputs[0].producer if node.inputs[0] is not None else None
-    found = b.model.constant(made.input(1)) if made is not None else None
+    found = model.constant(made.input(1)) if made is not None else None
     if found is None:
         raise InvalidError("its input is not quantized", where=node.name)
     return np.float32(found.reshape(-1)[0])
 
 
-def _with_room(codes: Array, scale: Array, step: np.float32, bias: Array) -> tuple[Array, Array]:
+def with_room(model: Model, use: Use, coded: C) -> C:
     """Larger scales for channels whose bias would not fit: weights next to nothing, dead ones."""
+    bias = model.constant(use.node.input(BIAS))
+    if bias is None or coded.scale is None or coded.scale.ndim != coded.codes.ndim:
+        return coded
+    step = _input_scale(model, use.node)
     least = np.abs(bias.astype(np.float64)) / (float(step) * _LARGEST)
-    new = np.maximum(scale, least).astype(np.float32)
-    if (new == scale).all():
-        return codes, scale
-    share = (scale.astype(np.float64) / new).reshape(-1, *[1] * (codes.ndim - 1))
-    return np.rint(codes * share).astype(np.int8), new
+    # the stored axis of the output channels: 0 of what the node reads
+    (axis,) = use.path.stored_axes((0,), coded.codes.shape) or (0,)
+    least = least.reshape([-1 if at == axis else 1 for at in range(coded.codes.ndim)])
+    scale = np.maximum(coded.scale, least).astype(coded.scale.dtype)
+    if (scale == coded.scale).all():
+        return coded
+    share = coded.scale.astype(np.float64) / scale
+    return replace(coded, codes=np.rint(coded.codes * share).astype(np.int8), scale=scale)
 
 
 def coded_bias(node: Node) -> Value | None:

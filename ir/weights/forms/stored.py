@@ -110,9 +110,9 @@ def emit(coded: Coded, weight: Weight) -> None:
 
 def minimum_opset(readers: Iterable[str]) -> int:
     """Version of the default operator set that these readers need."""
-    known = {name: reader.minimum_opset for name, reader in READERS.items()}
-    known |= {name: reader.minimum_opset for name, reader in PACKED_READERS.items()}
-    return max((known[name] for name in readers), default=0)
+    needed = {name: reader.minimum_opset for name, reader in READERS.items()}
+    needed |= {name: reader.minimum_opset for name, reader in PACKED_READERS.items()}
+    return max((needed[name] for name in readers), default=0)
 
 
 def affine(weight: Weight, codes: Array, scale: Array, readers: dict[Use, str]) -> Affine:

@@ -4,61 +4,15 @@ import numpy as np
 
 from onnx_compress.testing.builder import Builder, Known
 from onnx_compress.testing.spec import Spec, ranked
+from onnx_compress.testing.specs.attention import attention, projected
 from onnx_compress.testing.specs.normalization import batch_norm
-
-
-def _attention(b: Builder, x: Known) -> Known:
-    """Multi-head self-attention over [batch, tokens, features]."""
-    batch, tokens, features = x.shape
-    heads = b.one_of([1, *(n for n in (2, 4) if features % n == 0)])
-    width = features // heads
-    packed = b.flag()
-    if packed:
-        weight = b.weight((features, 3 * features), x.dtype, features)
-        whole = b.add("MatMul", [x, weight], x, (batch, tokens, 3 * features))
-        parts = [features] * 3
-        inputs, options = ([b.integers(*parts)], {}) if b.opset >= 13 else ([], {"split": parts})
-        shapes = [x.shape] * 3
-        b.add("Split", [whole, *inputs], x, outputs=shapes, axis=2, options=options)
-        three = b.scope.pool[-3:]
-    else:
-        three = [_projected(b, x, features) for _ in range(3)]
-    split = b.integers(0, tokens, heads, width)
-    cut = (batch, heads, tokens, width)
-    sides = []
-    for at, part in enumerate(three):
-        apart = b.add("Reshape", [part, split], part, (batch, tokens, heads, width))
-        perm = [0, 2, 3, 1] if at == 1 else [0, 2, 1, 3]
-        shape = (batch, heads, width, tokens) if at == 1 else cut
-        sides.append(b.add("Transpose", [apart], apart, shape, perm=perm))
-    query, key, value = sides
-    scores = b.add("MatMul", [query, key], query, (batch, heads, tokens, tokens), degree=2)
-    root = np.array(width**0.5, x.dtype)
-    if b.flag():
-        scores = b.add("Div", [scores, b.constant(root)], scores)
-    else:
-        scores = b.add("Mul", [scores, b.constant(1 / root)], scores)
-    if b.flag():
-        mask = np.triu(np.full((tokens, tokens), -1e4, x.dtype), 1)
-        scores = b.add("Add", [scores, b.constant(mask)], scores)
-    shares = b.add("Softmax", [scores], scores, degree=1, axis=-1)
-    mixed = b.add("MatMul", [shares, value], value, cut, degree=x.degree)
-    back = b.add("Transpose", [mixed], mixed, (batch, tokens, heads, width), perm=[0, 2, 1, 3])
-    joined = b.add("Reshape", [back, b.integers(0, tokens, features)], back, x.shape)
-    return _projected(b, joined, features)
-
-
-def _projected(b: Builder, x: Known, rows: int) -> Known:
-    weight = b.weight((x.shape[-1], rows), x.dtype, x.shape[-1])
-    made = b.add("MatMul", [x, weight], x, (*x.shape[:-1], rows))
-    return b.add("Add", [made, b.weight((rows,), x.dtype)], made) if b.flag() else made
 
 
 def _residual(b: Builder, x: Known) -> Known:
     """x + f(x) of a small feed-forward block."""
-    inner = _projected(b, x, 2 * x.shape[-1])
+    inner = projected(b, x, 2 * x.shape[-1])
     active = b.add("Relu", [inner], inner)
-    out = _projected(b, active, x.shape[-1])
+    out = projected(b, active, x.shape[-1])
     return b.add("Add", [x, out], x)
 
 
@@ -91,7 +45,7 @@ def _conv_norm(b: Builder, x: Known) -> Known:
     channels, space = x.shape[1], x.shape[2:]
     if b.flag():
         x = batch_norm(b, x)
-    out = b.width()
+    out = b.width(channels, x.size // max(channels, 1))
     weight = b.weight((out, channels, *[1] * len(space)), x.dtype, channels)
     made = b.add("Conv", [x, weight], x, (x.shape[0], out, *space))
     return b.add("Relu", [batch_norm(b, made)], made)
@@ -120,7 +74,7 @@ def _classifier(b: Builder, x: Known) -> Known:
 
 
 def _linear(b: Builder, x: Known) -> Known:
-    rows, columns = b.width(), x.shape[1]
+    rows, columns = b.width(*x.shape), x.shape[1]
     inputs = [b.weight((rows, columns), x.dtype, columns), b.weight((rows,), x.dtype)]
     return b.add("Gemm", [x, *inputs], x, (x.shape[0], rows), transB=1)
 
@@ -138,8 +92,19 @@ def _swish(b: Builder, x: Known) -> Known:
     return b.add("Mul", [x, b.add("Sigmoid", [x], x, degree=0)], x)
 
 
+_WIDEST = 128  # features and tokens of what has weights or scores of their square
+
+
 def _sequence(known: Known) -> bool:
-    return known.is_float and known.rank == 3 and known.degree <= 1
+    return ranked(3)(known) and known.degree <= 1 and max(known.shape[1:]) <= _WIDEST
+
+
+def _narrow(known: Known) -> bool:
+    return ranked(2, 3)(known) and known.shape[-1] <= _WIDEST
+
+
+def _few_channels(known: Known) -> bool:
+    return _light(known) and known.shape[1] <= _WIDEST
 
 
 def _light(known: Known) -> bool:
@@ -150,14 +115,15 @@ def _any(known: Known) -> bool:
     return known.is_float
 
 
-_HEADS = ("MatMul", "Split", "Reshape", "Transpose", "Div", "Mul", "Softmax", "Add")
+_CUT = ("Split", "Reshape", "Transpose", "Gather")
+_HEADS = ("MatMul", *_CUT, "Div", "Mul", "Softmax", "Add")
 _EXCITE = ("GlobalAveragePool", "Conv", "Relu", "Sigmoid", "Mul")
 
 BLOCKS = (
-    Spec(_HEADS, _sequence, _attention, since=13, block="attention"),
-    Spec(("MatMul", "Relu", "Add"), ranked(2, 3), _residual, 7, keeps=True, block="residual"),
+    Spec(_HEADS, _sequence, attention, since=13, block="attention"),
+    Spec(("MatMul", "Relu", "Add"), _narrow, _residual, 7, keeps=True, block="residual"),
     Spec(("Conv", "Relu", "Concat"), _light, _dense, block="dense"),
-    Spec(_EXCITE, _light, _squeeze_excite, keeps=True, block="squeeze_excite"),
+    Spec(_EXCITE, _few_channels, _squeeze_excite, keeps=True, block="squeeze_excite"),
     Spec(("Conv", "BatchNormalization", "Relu"), _light, _conv_norm, 9, block="conv_norm"),
     Spec(("Gather", "Transpose", "MatMul"), _any, _embedding, block="embedding"),
     Spec(("Flatten", "Gemm", "Relu"), ranked(2, 3, 4), _classifier, 9, block="classifier"),

@@ -3,6 +3,8 @@
 from onnx_compress.testing.builder import Builder, Known
 from onnx_compress.testing.spec import Spec, ranked
 
+_FEW = (1, 2, 4, 8)  # channels of a group
+
 
 def _groups(b: Builder, channels: int) -> int:
     """A divisor of the channels: one, all (depthwise), or another."""
@@ -12,8 +14,10 @@ def _groups(b: Builder, channels: int) -> int:
 def _conv(b: Builder, x: Known) -> Known:
     channels, space = x.shape[1], x.shape[2:]
     groups = _groups(b, channels)
-    out = groups * b.one_of([1, 2, 4, 8]) if groups > 1 else b.width()
     kernel = [b.integer(1, min(3, size)) for size in space]
+    fan = channels // groups * _product(kernel)
+    each = (groups * fan, groups * x.size // max(channels, 1))
+    out = groups * b.width(*each, sizes=_FEW) if groups > 1 else b.width(*each)
     dilations = [
         b.integer(1, 2) if k > 1 and 2 * (k - 1) < s else 1
         for k, s in zip(kernel, space, strict=True)
@@ -26,7 +30,6 @@ def _conv(b: Builder, x: Known) -> Known:
             space, begins, ends, dilations, kernel, strides, strict=True
         )
     )
-    fan = channels // groups * _product(kernel)
     inputs: list[str | Known] = [x, b.weight((out, channels // groups, *kernel), x.dtype, fan)]
     if b.flag():
         inputs.append(b.weight((out,), x.dtype))
@@ -45,8 +48,10 @@ def _conv(b: Builder, x: Known) -> Known:
 
 def _same(b: Builder, x: Known) -> Known:
     """With automatic padding."""
-    channels, out, space = x.shape[1], b.width(), x.shape[2:]
-    weight = b.weight((out, channels, *[3] * len(space)), x.dtype, channels * 3 ** len(space))
+    channels, space = x.shape[1], x.shape[2:]
+    fan = channels * 3 ** len(space)
+    out = b.width(fan, x.size // max(channels, 1))
+    weight = b.weight((out, channels, *[3] * len(space)), x.dtype, fan)
     bias = [b.weight((out,), x.dtype)] if b.flag() else []
     mode = b.one_of(["SAME_UPPER", "SAME_LOWER"])
     return b.add("Conv", [x, weight, *bias], x, (x.shape[0], out, *space), auto_pad=mode)
@@ -55,8 +60,9 @@ def _same(b: Builder, x: Known) -> Known:
 def _transposed(b: Builder, x: Known) -> Known:
     channels, space = x.shape[1], x.shape[2:]
     groups = _groups(b, channels)
-    out = b.one_of([1, 2, 4, 8])
     kernel = [b.integer(1, 3) for _ in space]
+    per = groups * x.size // max(channels, 1) * 2 ** len(space)
+    out = b.width(channels * _product(kernel), per, sizes=_FEW)
     strides = [b.integer(1, 2) for _ in space]
     extra = [b.integer(0, stride - 1) for stride in strides]
     sizes = tuple(

@@ -3,26 +3,32 @@
 import numpy as np
 
 from onnx_compress.testing.builder import Builder, Known
-from onnx_compress.testing.spec import ALL, WIDE, Spec, ranked
+from onnx_compress.testing.spec import ALL, MOST, WIDE, Spec, ranked
+
+
+def _each(x: Known, axis: int) -> tuple[int, int]:
+    """How many weights, and how many results, one more feature in place of an axis takes."""
+    size = x.shape[axis]
+    return size, x.size // max(size, 1)
 
 
 def _matmul(b: Builder, x: Known) -> Known:
     """With a weight on the right."""
-    rows = b.width()
+    rows = b.width(*_each(x, -1))
     weight = b.weight((x.shape[-1], rows), x.dtype, x.shape[-1])
     return b.add("MatMul", [x, weight], x, (*x.shape[:-1], rows))
 
 
 def _matmul_left(b: Builder, x: Known) -> Known:
     """With a weight on the left."""
-    rows = b.width()
+    rows = b.width(*_each(x, -2))
     weight = b.weight((rows, x.shape[-2]), x.dtype, x.shape[-2])
     return b.add("MatMul", [weight, x], x, (*x.shape[:-2], rows, x.shape[-1]))
 
 
 def _batched(b: Builder, x: Known) -> Known:
     """With a weight for each matrix of the last batch axis."""
-    rows = b.width()
+    rows = b.width(x.shape[-3] * x.shape[-1], *_each(x, -1))
     weight = b.weight((x.shape[-3], x.shape[-1], rows), x.dtype, x.shape[-1])
     return b.add("MatMul", [x, weight], x, (*x.shape[:-1], rows))
 
@@ -38,7 +44,7 @@ def _of_two(b: Builder, x: Known) -> Known:
 
 
 def _gemm(b: Builder, x: Known) -> Known:
-    rows, columns = b.width(), x.shape[1]
+    rows, columns = b.width(*x.shape), x.shape[1]
     turned = b.flag()
     weight = b.weight((rows, columns) if turned else (columns, rows), x.dtype, columns)
     inputs: list[str | Known] = [x, weight]
@@ -52,13 +58,13 @@ def _gemm(b: Builder, x: Known) -> Known:
 
 def _gemm_turned(b: Builder, x: Known) -> Known:
     """With transA: the features are the first axis."""
-    rows = b.width()
+    rows = b.width(*x.shape)
     weight = b.weight((x.shape[0], rows), x.dtype, x.shape[0])
     return b.add("Gemm", [x, weight], x, (x.shape[1], rows), transA=1)
 
 
 def _einsum(b: Builder, x: Known) -> Known:
-    rows = b.width()
+    rows = b.width(*_each(x, -1))
     weight = b.weight((x.shape[-1], rows), x.dtype, x.shape[-1])
     letters = "abcd"[: x.rank - 1]
     equation = f"{letters}k,kn->{letters}n"
@@ -72,6 +78,11 @@ def _rows(known: Known) -> bool:
     return known.is_float and known.rank > (1 if known.open else 0)
 
 
+def _squares(known: Known) -> int:
+    """Size of the product of a value with its own transpose."""
+    return known.size // max(known.shape[-1], 1) * known.shape[-2]
+
+
 def _closed_matrix(known: Known) -> bool:
     return known.is_float and known.rank == 2 and not known.open
 
@@ -82,7 +93,7 @@ PRODUCTS = (
     Spec(("MatMul",), lambda k: _MATRIX(k) and k.rank > 3 - (not k.open), _batched, floats=WIDE),
     Spec(
         ("MatMul", "Transpose", "Mul"),
-        lambda k: k.is_float and k.rank > 2 and k.degree <= 1,
+        lambda k: k.is_float and k.rank > 2 and k.degree <= 1 and _squares(k) <= MOST,
         _of_two,
         block="self_product",
     ),

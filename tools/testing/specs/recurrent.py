@@ -9,10 +9,10 @@ _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 def _layer(op: str) -> Add:
     def add(b: Builder, x: Known) -> Known:
         steps, batch, features = x.shape
-        hidden = b.one_of([1, 2, 4, 8, 16])
         direction = b.one_of(["forward", "reverse", "bidirectional"])
         ways = 2 if direction == "bidirectional" else 1
         gates = _GATES[op]
+        hidden = b.width(ways * gates * features, ways * steps * batch, sizes=(1, 2, 4, 8, 16))
         inputs: list[str | Known] = [
             x,
             b.weight((ways, gates * hidden, features), x.dtype, features),

@@ -1,0 +1,1 @@
+"""What stands between a kernel and the processor: compiling, choosing a path, threads."""

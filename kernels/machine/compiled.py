@@ -1,0 +1,76 @@
+"""Kernels: loops that numba compiles when they are first called with arrays of some kind.
+
+    @kernel(writes=("out",))
+    def double(x, out): ...         double(x, out)    compiled for (float32[:], float32[:]) here
+
+Compiling is lazy, so importing costs nothing and numba itself is loaded with the first call. What
+was compiled is kept on disk (`storage`) if there is a place to write to.
+"""
+
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from onnx_compress.kernels.machine.storage import Storage
+
+_compiling = threading.RLock()
+
+if hasattr(os, "register_at_fork"):  # no child begins in the middle of compiling
+    os.register_at_fork(
+        before=_compiling.acquire,
+        after_in_parent=_compiling.release,
+        after_in_child=_compiling.release,
+    )
+
+
+class Kernel:
+    """A function of arrays and numbers that gives nothing back, compiled for each kind of them.
+
+    Runs without the interpreter's lock. Arrays must be C-contiguous; only those in `writes` are
+    written to, all others may be read-only. Python integers are int64.
+    """
+
+    def __init__(self, function: Callable[..., None], writes: tuple[str, ...], variant: str = ""):
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self._function, self._variant = function, variant
+        code = function.__code__
+        names = code.co_varnames[: code.co_argcount]
+        self._written = tuple(name in writes for name in names)
+        self._compiled: dict[tuple[Any, ...], Any] = {}
+
+    def __call__(self, *arguments: Any) -> None:
+        """Run it, compiled for these kinds of arguments."""
+        kinds = tuple(
+            (a.dtype.char, a.ndim) if isinstance(a, np.ndarray) else type(a) for a in arguments
+        )
+        found = self._compiled.get(kinds)
+        if found is None:
+            with _compiling:
+                found = self._compiled.get(kinds)
+                if found is None:
+                    found = self._compiled[kinds] = self._compile(arguments)
+        found(*arguments)
+
+    def _compile(self, arguments: tuple[Any, ...]) -> Any:
+        import numba
+
+        signature = tuple(
+            numba.types.Array(numba.from_dtype(a.dtype), a.ndim, "C", readonly=not written)
+            if isinstance(a, np.ndarray)
+            else numba.typeof(a)
+            for a, written in zip(arguments, self._written, strict=True)
+        )
+        dispatcher = numba.njit(nogil=True, error_model="numpy")(self._function)
+        dispatcher._cache = Storage(f"{self._function.__module__}.{self.__name__}.{self._variant}")
+        dispatcher.compile(signature)
+        dispatcher.disable_compile()
+        return dispatcher
+
+
+def kernel(writes: tuple[str, ...]) -> Callable[[Callable[..., None]], Kernel]:
+    """Decorate a function of arrays as a Kernel that writes to `writes`."""
+    return lambda function: Kernel(function, writes)

@@ -1,0 +1,143 @@
+"""Allocation: how many members of each group go, for the most saved and the least error.
+
+Greedy: what goes next is the step of a group with the least loss for what it saves. Steps leave
+multiples that the target computes well. What costs nothing goes first.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from onnx_compress.ir.analysis.channels import Channels
+from onnx_compress.ir.graph.elements import Array
+from onnx_compress.passes.prune.importance import Ranking
+
+_LEAST = 4  # channels; runtimes are slow at other multiples
+_FREE = 1e-9  # loss that is none
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many members of each ranking go, and what is saved of the whole: shares."""
+
+    counts: tuple[int, ...]
+    macs: float
+    nbytes: float
+    channels: float
+
+
+def step_of(size: int, width: int, multiple: int) -> int:
+    """Members that go at a time: the target's multiple, or a part of it in small groups."""
+    step = multiple
+    while step > _LEAST and size * width < 4 * step:
+        step //= 2
+    step = max(step - step % _LEAST, _LEAST)
+    return 1 if width % _LEAST == 0 else step
+
+
+class Allocation:
+    """One run of the greedy choice."""
+
+    def __init__(self, channels: Channels, rankings: Sequence[Ranking], multiple: int) -> None:
+        self.channels, self.rankings, self.multiple = channels, rankings, multiple
+        self.counts = np.zeros(len(rankings), np.int64)
+        self._costs = _Costs(channels, rankings)
+
+    def run(self, share: float, what: str) -> Plan:
+        """Remove until `share` of `what` is saved: channels, macs; or until nothing can go."""
+        before = self._costs.of(self.counts)
+        while True:
+            saved = 1 - self._costs.of(self.counts) / np.maximum(before, 1e-30)
+            reached = {"macs": saved[0], "channels": self._gone}[what]
+            if reached >= share - 1e-9:
+                break
+            best = min(self._steps(before, what), key=lambda found: found[0], default=None)
+            if best is None:
+                break
+            self.counts[best[1]] = best[2]
+        saved = 1 - self._costs.of(self.counts) / np.maximum(before, 1e-30)
+        return Plan(tuple(map(int, self.counts)), float(saved[0]), float(saved[1]), self._gone)
+
+    @property
+    def _gone(self) -> float:
+        sizes = np.array([ranking.group.size for ranking in self.rankings])
+        return float(self.counts.sum() / max(sizes.sum(), 1))
+
+    def _steps(self, before: Array, what: str) -> list[tuple[float, int, int]]:
+        """(loss for what it saves, ranking, new count) of each group's next step."""
+        now = self._costs.of(self.counts)
+        found = []
+        for at, ranking in enumerate(self.rankings):
+            count = self._next(at)
+            if count is None:
+                continue
+            trial = self.counts.copy()
+            trial[at] = count
+            change = (now - self._costs.of(trial)) / np.maximum(before, 1e-30)
+            saved = change[0] if what == "macs" else change.sum() / 2
+            loss = ranking.losses[count] - ranking.losses[self.counts[at]]
+            found.append((max(float(loss), _FREE) / max(float(saved), 1e-12), at, count))
+        return found
+
+    def _next(self, at: int) -> int | None:
+        group = self.rankings[at].group
+        step = step_of(group.size, group.width, self.multiple)
+        left = group.size - int(self.counts[at])
+        after = (left - 1) // step * step
+        return group.size - after if after >= max(step, 1) else None
+
+
+class _Costs:
+    """MACs and bytes by the number of members gone of each group, as products of shares."""
+
+    def __init__(self, channels: Channels, rankings: Sequence[Ranking]) -> None:
+        self.channels, self.rankings = channels, rankings
+        self._axes: dict[int, int] = {}
+        self._arrays: list[Array] = []
+        terms = list(channels.terms())
+        self._works = self._table([ids for _, ids in terms[: channels.works]])
+        self._stores = self._table([ids for _, ids in terms[channels.works :]])
+        self._work = np.array([size for size, _ in terms[: channels.works]], np.float64)
+        self._store = np.array([size for size, _ in terms[channels.works :]], np.float64)
+
+    def _table(self, rows: Sequence[Sequence[Array]]) -> Array:
+        """[terms, axes]: places in the list of axes; 0: no axis."""
+        width = max(map(len, rows), default=0)
+        table = np.zeros((len(rows), width), np.int64)
+        for at, row in enumerate(rows):
+            for place, ids in enumerate(row):
+                if id(ids) not in self._axes:
+                    self._axes[id(ids)] = len(self._arrays) + 1
+                    self._arrays.append(ids)
+                table[at, place] = self._axes[id(ids)]
+        return table
+
+    @cached_property
+    def _shares(self) -> Array:
+        """[axes + 1, groups]: share of an axis that a member of a group takes."""
+        from scipy.sparse import csr_array
+
+        channel, count = self.channels.solution.channel, len(self.channels.solution.stays)
+        places = [np.unique(channel[ids], return_counts=True) for ids in self._arrays]
+        owned = [np.concatenate(ranking.group.members) for ranking in self.rankings]
+        table = np.zeros((len(self._arrays) + 1, len(self.rankings)))
+        if places and owned:
+            rows = np.repeat(np.arange(len(places)), [len(own) for own, _ in places])
+            flat = np.concatenate([own for own, _ in places])
+            share = np.concatenate([n / n.sum() for _, n in places])
+            axes = csr_array((share, (rows, flat)), (len(places), count))
+            columns = np.repeat(np.arange(len(owned)), [len(own) for own in owned])
+            ones = np.ones(len(columns))
+            groups = csr_array((ones, (np.concatenate(owned), columns)), (count, len(owned)))
+            sizes = np.array([ranking.group.size for ranking in self.rankings])
+            table[1:] = (axes @ groups).toarray() / sizes
+        return table
+
+    def of(self, counts: Array) -> Array:
+        """[MACs, bytes]."""
+        left = np.maximum(1 - self._shares @ counts, 0)
+        works = (self._work * left[self._works].prod(1)).sum() if len(self._work) else 0.0
+        stores = (self._store * left[self._stores].prod(1)).sum() if len(self._store) else 0.0
+        return np.array([works, stores])

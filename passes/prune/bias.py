@@ -1,0 +1,71 @@
+"""A vector added to what an operator gives, in its bias if it has one.
+
+Conv, Gemm(x, W, b)      ->  b + v           MatMul(x, W), Add(_, b)  ->  b + v
+Conv, Gemm(x, W)         ->  with v          MatMul(x, W)             ->  Add(_, v)
+"""
+
+import numpy as np
+
+from onnx_compress.ir.graph import Model, Value
+from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.graph.patterns import sole_consumer
+from onnx_compress.ir.graph.view import Node
+from onnx_compress.ir.weights import Use
+
+
+def add_to_bias(model: Model, use: Use, vector: Array) -> bool:
+    """Add a vector [rows of all groups]; False where the bias is computed or has another shape."""
+    node = use.node
+    if node.op == "MatMul":
+        return _behind(model, node, vector)
+    if node.attribute("alpha", 1.0) != 1.0 or node.attribute("beta", 1.0) != 1.0:
+        return False
+    if node.input(2) is None:
+        while len(node.inputs) <= 2:
+            node.inputs.append(None)
+        _set(model, node, 2, vector.astype(np.float32), f"{node.name}_bias")
+        return True
+    return _add(model, node, 2, vector)
+
+
+def _behind(model: Model, node: Node, vector: Array) -> bool:
+    added = sole_consumer(node.output, "Add")
+    if isinstance(added, Node):
+        slot = 1 if added.input(0) is node.output else 0
+        if model.tensor(added.input(slot)) is not None and _add(model, added, slot, vector):
+            return True
+    out = node.output
+    bias = model.add_constant(node.graph, vector.astype(np.float32), f"{node.name}_bias")
+    total = model.add_node(node.graph, "Add", [out, bias], stem=out.name, like=node)
+    made = total.producer
+    model.replace_uses(out, total, only=lambda reader: reader is not made)
+    if model.graph in out.exits:  # the interface keeps its name
+        model.replace_uses(out, total)
+        if made is not None:
+            model.set_input(made, 0, out)
+    return True
+
+
+def _add(model: Model, node: Node, slot: int, vector: Array) -> bool:
+    old = model.constant(node.input(slot))
+    if (
+        old is None
+        or old.size not in (1, len(vector))
+        or old.shape[-1:] not in ((), (1,), vector.shape)
+    ):
+        return False
+    wide = old.reshape(-1) if old.size == len(vector) else np.full(len(vector), old.reshape(-1)[0])
+    shape = old.shape if old.size == len(vector) else vector.shape
+    total = (wide.astype(np.float64) + vector).reshape(shape).astype(old.dtype)
+    _set(model, node, slot, total, f"{node.name}_bias")
+    return True
+
+
+def _set(model: Model, node: Node, slot: int, array: Array, name: str) -> None:
+    value: Value | None = node.input(slot)
+    if value is not None and len(value.uses) == 1 and not value.exits and not value.held:
+        known = model.constant(value)
+        if known is not None and known.shape == array.shape and known.dtype == array.dtype:
+            model.set_constant(value, array)
+            return
+    model.set_input(node, slot, model.add_constant(node.graph, array, name))

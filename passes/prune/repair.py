@@ -1,0 +1,168 @@
+"""Repair: every weight refitted so that what it gives is what it gave before.
+
+    min |W x - V x' - b|^2 + d |V - W'|^2      x: in the original, x': now, W': W cut
+
+Front to back: each sees what those before it give after repair. What the data do not tell stays
+as it is. Sources: channel pruning (1707.06168), CORP (2602.05243), FSKD (1812.01839).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_compress.ir.graph import Model
+from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.graph.view import Node
+from onnx_compress.ir.runtime import Feed
+from onnx_compress.ir.runtime.walk import Walk
+from onnx_compress.ir.weights import Use, Weight, find_weights
+from onnx_compress.ir.weights.inputs import source
+from onnx_compress.passes.prune.bias import add_to_bias
+from onnx_compress.passes.statistics.regression import Fit, Regression
+from onnx_compress.passes.statistics.request import Look
+
+_REPAIRED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # of what holds weights back; the best is taken
+_SAME = 1e-6  # relative; changes below are rounding
+_ROWS = 4.0  # rows of data for each column, where there are as many
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A weight to be repaired: its use, that of the original, and which rows stayed there."""
+
+    weight: Weight
+    use: Use
+    original: Weight
+    reference: Use
+    chosen: Array  # [G', R', 2]
+
+
+Cut = Callable[[Node, int, Array], Array]  # an operand of the original as it is in the model
+
+
+def parts(model: Model, original: Model, twin: dict[Node, Node], cut: Cut) -> list[Part]:
+    """What can be repaired, in the order in which it is computed.
+
+    `twin`: nodes of the original by those of the model.
+    """
+    before = {(use.node, use.slot): (w, use) for w in find_weights(original) for use in w.uses}
+    found: dict[Node, Part] = {}
+    for weight in find_weights(model):
+        use = weight.uses[0] if weight.sole_use else None
+        if use is None or use.node.op not in _REPAIRED or source(use) is None:
+            continue
+        if use.slot != 1 or use.node.graph is not model.graph or use.node not in twin:
+            continue
+        entry = before.get((twin[use.node], use.slot))
+        if entry is None or weight.dtype != "FLOAT":
+            continue
+        layout = entry[1].layout
+        numbers = np.arange(int(np.prod(layout.shape))).reshape(layout.shape)
+        kept = use.layout.matrix(cut(use.node, use.slot, numbers))
+        lookup = layout.matrix(numbers)
+        group, row = (np.empty(numbers.size, np.int64) for _ in range(2))
+        at = np.broadcast_to(np.arange(layout.groups)[:, None, None], lookup.shape)
+        group[lookup.reshape(-1)] = at.reshape(-1)
+        at = np.broadcast_to(np.arange(layout.rows)[None, :, None], lookup.shape)
+        row[lookup.reshape(-1)] = at.reshape(-1)
+        chosen = np.stack([group[kept[:, :, 0]], row[kept[:, :, 0]]], axis=-1)
+        if (chosen[:, :1, 0] == chosen[:, :, 0]).all():
+            found[use.node] = Part(weight, use, *entry, chosen)
+    return [found[node] for node in model.graph.sorted() if node in found]
+
+
+def repair(
+    model: Model,
+    original: Model,
+    items: Sequence[Part],
+    feeds: Sequence[Feed],
+    progress: Callable[[int, int], None],
+) -> set[str]:
+    """Refit all parts; gives the names of the weights that were changed."""
+    from threadpoolctl import threadpool_limits
+
+    done: set[str] = set()
+    now, then = Walk(model, feeds), Walk(original, feeds)
+    look = Look(windows=_ROWS, samples=max(len(feeds), 1))
+    for at, part in enumerate(items):
+        with threadpool_limits(1):
+            if _refit(model, part, _fit(part, now, then, look, len(feeds))):
+                done.add(part.weight.name)
+        progress(at + 1, len(items))
+    return done
+
+
+def _fit(part: Part, now: Walk, then: Walk, look: Look, samples: int) -> Fit:
+    request = Regression(
+        part.use,
+        then.model,
+        part.reference,
+        part.reference.matrix(part.original.array()),
+        part.chosen,
+    )
+    sums = request.start(look)
+    places = [
+        (tap, walk, value)
+        for walk, taps in ((now, sums.taps), (then, sums.reference))
+        for tap in taps
+        if (value := tap.node.input(tap.slot)) is not None
+    ]
+    for _, walk, value in places:
+        walk.reach([value])
+    for sample in range(samples):
+        sums.add({tap: walk.value(value, sample) for tap, walk, value in places}, None)
+    return sums.result()
+
+
+def _refit(model: Model, part: Part, fit: Fit) -> bool:
+    """Solve, and write weight and bias."""
+    old = part.use.matrix(part.weight.array()).astype(np.float64)
+    new = old.copy()
+    for group in range(len(old) if fit.inner.size else 0):
+        new[group] = solved(old[group], fit.inner[:, group], fit.cross[:, group])
+    shift = fit.target - np.einsum("grk,gk->gr", new, fit.mean)
+    size = float(np.abs(new - old).max()) + float(np.abs(shift).max())
+    if size <= _SAME * max(float(np.abs(old).max()), 1e-30) or not np.isfinite(size):
+        return False
+    if not add_to_bias(model, part.use, shift.reshape(-1)):
+        return False
+    operand = part.use.layout.restore(new).astype(np.float32)
+    model.set_constant(part.weight.value, part.use.path.undo(operand, part.weight.shape))
+    return True
+
+
+def solved(old: Array, inner: Array, cross: Array) -> Array:
+    """V, near `old` as far as that is best on samples it was not fitted to.
+
+    `inner` [2, K, K], `cross` [2, R, K]: of one half of the samples and of the other. A change
+    costs by what it does to the output, so the scales of the columns do not matter.
+    """
+    left = [c - old @ i for c, i in zip(cross, inner, strict=True)]  # what is still missing
+    best, least = 0.0, 0.0
+    for strength in _STRENGTHS if min(_traces(inner)) > 0 else ():
+        try:
+            step = _step(inner[0], left[0], strength)
+        except np.linalg.LinAlgError:  # the data are too alike for this little
+            continue
+        # |missing - step x|^2 on the other half, but for what does not depend on the step
+        loss = float(((step @ inner[1]) * step).sum() - 2 * (step * left[1]).sum())
+        if loss < least:
+            best, least = strength, loss
+    if not best:
+        return old
+    return np.asarray(old + _step(inner.mean(0), (left[0] + left[1]) / 2, best))
+
+
+def _step(inner: Array, missing: Array, strength: float) -> Array:
+    from scipy.linalg import cho_factor, cho_solve
+
+    diagonal = np.maximum(np.diagonal(inner), 0)
+    floor = _SAME * max(float(diagonal.mean()), 1e-30)
+    factor = cho_factor(inner + np.diag(strength * diagonal + floor), lower=True)
+    return np.asarray(cho_solve(factor, missing.T).T)
+
+
+def _traces(inner: Array) -> list[float]:
+    return [float(np.trace(half)) for half in inner]

@@ -1,0 +1,199 @@
+"""verify as a whole: verdicts, exit codes, the report, what is printed."""
+
+import json
+from importlib import resources
+
+import jsonschema
+import numpy as np
+import onnx
+import pytest
+
+from onnx_compress import compress, verify
+from onnx_compress.cli import main
+from onnx_compress.ir.errors import CalibrationError, OptionError
+from onnx_compress.ir.graph import files, to_proto
+from onnx_compress.passes import Event
+
+from graphs import array, parsed
+
+
+@pytest.fixture(scope="module")
+def small(digits, tmp_path_factory):
+    out = tmp_path_factory.mktemp("verify") / "small.onnx"
+    data = digits.with_suffix(".npz")
+    compress(digits, "quant(bits=8)", data, out=out, measure=False)
+    return out
+
+
+@pytest.fixture(scope="module")
+def schema() -> dict:
+    text = resources.files("onnx_compress").joinpath("verification.schema.json").read_text("utf-8")
+    found = json.loads(text)
+    jsonschema.Draft202012Validator.check_schema(found)
+    return found
+
+
+def tampered(small, tmp_path, bare: bool = False):
+    """The file with some codes flipped."""
+    proto = onnx.load(small)
+    tensor = max((t for t in proto.graph.initializer), key=lambda t: len(t.raw_data))
+    raw = np.frombuffer(tensor.raw_data, np.int8).copy()
+    raw[::40] ^= 0x40
+    tensor.raw_data = raw.tobytes()
+    if bare:
+        del proto.metadata_props[:]
+    path = tmp_path / "tampered.onnx"
+    path.write_bytes(proto.SerializeToString())
+    return path, tensor.name
+
+
+def test_a_sound_model_ends_with_zero_and_a_report(digits, small, schema, tmp_path, capsys):
+    report = tmp_path / "v.json"
+    data = str(digits.with_suffix(".npz"))
+    code = main(["verify", str(digits), str(small), "--data", data, "--report", str(report)])
+    assert code == 0
+    found = json.loads(report.read_text("utf-8"))
+    jsonschema.validate(found, schema)
+    assert found["verdict"] == "sound"
+    assert found["stored"]["digests"]
+    assert found["executed"]["wrong"] == 0
+    assert found["whole"]["same_bits"]
+    assert {(run["optimized"], run["threads"] > 1) for run in found["whole"]["runs"]} == {
+        (True, False),
+        (False, False),
+        (True, True),
+    }
+    shares = [row["share"] for row in found["layers"]["table"]]
+    assert sum(shares) == pytest.approx(1)
+    assert shares == sorted(shares, reverse=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines if line][1:5] == [
+        "file",
+        "memory",
+        "stored",
+        "executed",
+    ]
+    assert lines[-1].startswith("verdict  sound")
+
+
+def test_a_changed_file_ends_with_nine_and_the_name(digits, small, tmp_path, capsys):
+    path, name = tampered(small, tmp_path)
+    assert main(["verify", str(digits), str(path)]) == 9
+    out = capsys.readouterr().out
+    assert f"wrong: {name}: was changed after it was written" in out
+    assert "verdict  wrong" in out
+
+
+def test_without_digests_the_weight_is_suspect(digits, small, tmp_path):
+    path, name = tampered(small, tmp_path, bare=True)
+    found = verify(digits, path, layers=False)
+    assert found.verdict == "suspect"
+    assert found.exit_code == 9
+    (finding,) = [one for one in found.findings if one.level == "stored"]
+    (pair,) = [pair for pair in found.levels.stored.pairs if pair.compressed.name == finding.where]
+    assert pair.compressed.codes.name == name
+
+
+def test_an_error_above_the_limit_ends_with_six(digits, small, schema):
+    found = verify(digits, small, max_error=1e-6)
+    assert (found.verdict, found.exit_code) == ("worse", 6)
+    jsonschema.validate(found.as_dict(), schema)
+
+
+def test_the_original_is_sound_against_itself(digits, schema):
+    found = verify(digits, digits)
+    assert found.verdict == "sound"
+    assert found.levels.whole.error == 0
+    assert not found.levels.layers.table
+    jsonschema.validate(found.as_dict(), schema)
+
+
+def model(body: str = "y = MatMul(x, w)", output: str = "float[N,8] y", **more):
+    return parsed(f"(float[N,16] x) => ({output}) {{ {body} }}", w=array(16, 8), **more)
+
+
+def test_a_model_with_another_interface_is_wrong(schema):
+    found = verify(model(), model("z = MatMul(x, w)", "float[N,8] z"))
+    assert found.verdict == "wrong"
+    assert {"y", "z"} <= {one.where for one in found.findings}
+    other = parsed("(float[N,16] u) => (float[N,8] y) { y = MatMul(u, w) }", w=array(16, 8))
+    found = verify(model(), other)
+    assert found.levels is None
+    assert "its inputs are u" in found.findings[0].text
+    jsonschema.validate(found.as_dict(), schema)
+
+
+def test_a_model_that_does_not_load_is_wrong(schema):
+    found = verify(model(), model("y = NoSuchThing(x, w)"))
+    assert (found.verdict, found.exit_code, found.levels) == ("wrong", 9, None)
+    jsonschema.validate(found.as_dict(), schema)
+
+
+def test_a_model_that_gives_nan_is_wrong():
+    broken = model("h = MatMul(x, w)  n = Neg(h)  a = Abs(h)  m = Neg(a)  y = Sqrt(m)")
+    found = verify(model(), broken)
+    assert found.verdict == "wrong"
+    assert any("gives NaN" in one.text for one in found.findings)
+
+
+def test_an_original_that_cannot_be_run_is_an_error(tmp_path, capsys):
+    path = tmp_path / "none.onnx"
+    assert main(["verify", str(path), str(path)]) == 3
+    assert capsys.readouterr().err.count("\n") == 2
+    with pytest.raises(CalibrationError):
+        verify(model(), model(), {"strange": array(2, 16)})
+    with pytest.raises(OptionError):
+        verify(model(), model(), max_error=float("nan"))
+    with pytest.raises(OptionError):
+        verify(model(), model(), threads=0)
+
+
+def test_every_level_tells_how_far_it_is(digits, small):
+    events: list[Event] = []
+    verify(digits, small, on_event=events.append)
+    stages = [event.text for event in events if event.kind == "stage"]
+    assert stages[:1] == ["original"]
+    assert {"file", "stored", "executed", "whole model"} <= set(stages)
+    assert any(event.kind == "progress" and event.total for event in events)
+
+
+def test_a_model_that_was_not_cleaned_up_is_compared_with_the_original_as_it_is(digits, tmp_path):
+    out = tmp_path / "plain.onnx"
+    compress(digits, "quant(bits=8)", out=out, fold=False, measure=False)
+    bare = files.load(out)
+    bare.set_metadata("onnx_compress.sha256", None)
+    assert verify(digits, bare, layers=False).verdict == "sound"
+
+
+def test_models_run_in_pieces_are_looked_at_as_far_as_they_can_be(digits, small, schema):
+    found = verify(digits, small, memory=100_000)
+    assert found.verdict == "sound"
+    assert found.levels.executed is None
+    assert any("run in pieces" in one.text for one in found.findings)
+    jsonschema.validate(found.as_dict(), schema)
+
+
+def test_outputs_that_nothing_can_be_told_of_are_named():
+    body = "h = MatMul(x, w)  r = RandomNormalLike(h)  y = Add(h, r)"
+    one = model(body)
+    found = verify(one, one)
+    assert found.verdict == "sound"
+    assert any("differs between equal runs: not judged" in text for text in found.warnings)
+    assert not any("between one thread and several" in text for text in found.warnings)
+
+
+def test_the_weight_that_was_spoilt_adds_most_to_the_error(monkeypatch):
+    body = "a = MatMul(x, w)  b = Tanh(a)  y = MatMul(b, v)"
+    original = model(body, v=array(8, 8))
+    spoilt = to_proto(files.from_proto(original))
+    for tensor in spoilt.graph.initializer:
+        numbers = onnx.numpy_helper.to_array(tensor).copy()
+        numbers += (0.3 if tensor.name == "v" else 0.001) * array(*numbers.shape)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(numbers, tensor.name))
+    table = verify(original, spoilt).levels.layers
+    assert (table.method, table.table[0].weight) == ("put back", "v")
+    assert table.table[0].share > 0.9
+    monkeypatch.setattr("onnx_compress.passes.verify.contributions.WORK", 0)
+    table = verify(original, spoilt).levels.layers
+    assert (table.method, table.table[0].weight) == ("first order", "v")
+    assert table.table[0].share > 0.9

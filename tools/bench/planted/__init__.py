@@ -1,0 +1,1 @@
+"""Faults that verify has to find: one file a class."""
