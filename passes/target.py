@@ -9,7 +9,7 @@ import math
 import platform
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from importlib.metadata import entry_points
@@ -28,7 +28,9 @@ class Target:
     """One kind of machine and runtime.
 
     `speed`: reader -> rows [columns, rows, ratio at M = 1, 16, 128], time of float32 over time of
-    the reader. `maximum_opset`: newest operator set that a pass may raise a model to; 0: any.
+    the reader. `convolutions`: reader -> rows [columns, rows, ratio], of the weight of one group.
+    `conversion`: products of float32 in the time in which one number is turned to a byte or back.
+    `maximum_opset`: newest operator set that a pass may raise a model to; 0: any.
     """
 
     name: str
@@ -39,6 +41,21 @@ class Target:
     maximum_opset: int
     features: tuple[str, ...]
     speed: Mapping[str, Sequence[Sequence[float]]]
+    convolutions: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
+    conversion: float = 8.0
+
+    def convolution_speed(self, reader: str, columns: int, rows: int) -> float | None:
+        """How much faster a convolution is in this form; None where the target has none.
+
+        `columns`, `rows`: of the weight of one group. Taken from the nearest measured size.
+        """
+        size, shape = math.log(max(columns, 1)), math.log(max(rows, 1))
+
+        def distance(row: Sequence[float]) -> float:
+            return math.hypot(math.log(row[0]) - size, math.log(row[1]) - shape)
+
+        table = self.convolutions.get(reader)
+        return min(table, key=distance)[2] if table else None
 
     def product_speed(self, reader: str, columns: int, rows: int, m: int | None) -> float | None:
         """How much faster a matrix product is in this form; None where the target has no such form.
@@ -122,7 +139,15 @@ def _text(name: str) -> str:
 
 
 def _parse(name: str, data: dict[str, Any]) -> Target:
-    speed = {reader: table["product"] for reader, table in data.get("speed", {}).items()}
+    tables = data.get("speed", {}).items()
+    speed = {reader: table["product"] for reader, table in tables if "convolution" not in table}
+    convolutions = {
+        reader: table["convolution"] for reader, table in tables if "convolution" in table
+    }
+    for reader, rows in convolutions.items():
+        for row in rows:
+            if len(row) != 3 or not all(float(number) > 0 for number in row):
+                raise ValueError(f"speed.{reader} has the row {row}")
     for reader, rows in speed.items():
         for row in rows:
             if len(row) != 2 + len(_ROWS) or not all(float(number) > 0 for number in row):
@@ -139,6 +164,8 @@ def _parse(name: str, data: dict[str, Any]) -> Target:
         maximum_opset=int(data["maximum_opset"]),
         features=tuple(data["features"]),
         speed=speed,
+        convolutions=convolutions,
+        conversion=float(data.get("conversion", 8.0)),
     )
 
 

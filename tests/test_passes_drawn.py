@@ -1,14 +1,20 @@
 """Our own passes on models that nobody chose: all that they promise, however a model is written."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import ModelProto
 
+from onnx_compress.ir.graph import from_proto
+from onnx_compress.ir.runtime import open_session
 from onnx_compress.passes import Pass
+from onnx_compress.passes import target as targets
 from onnx_compress.passes.clean import Fold
 from onnx_compress.passes.prune import Prune
 from onnx_compress.passes.quant import Quant
+from onnx_compress.passes.samples import draw
 from onnx_compress.testing import (
     check_mutations,
     check_pass,
@@ -29,6 +35,12 @@ PASSES = (
     Quant(bits=1.58, sequential=False),
     Prune(sparsity=0.5),
     Prune(channels=0.4),
+)
+EAGER = replace(  # bytes everywhere
+    targets.load("avx512-vnni"),
+    speed={"dynamic": [[1, 1, 2.0, 2.0, 2.0]]},
+    convolutions={"static": [[1, 1, 4.0]]},
+    conversion=0.01,
 )
 each = pytest.mark.parametrize("pass_", PASSES, ids=str)
 
@@ -75,3 +87,16 @@ def test_quantized_after_cleaning(model: ModelProto) -> None:
     check_pass(
         folded_and_quantized, model, tolerance=Quant(bits=8).weight_error, skip=["reference_agrees"]
     )
+
+
+def with_data(model: ModelProto) -> ModelProto:
+    """Static activations and smoothing, which need inputs: drawn ones stand for real ones."""
+    read = from_proto(model)
+    fit = draw(read, open_session(read), 4, 0)
+    return Quant(bits=8)(model, sample=fit[0], fit=fit, target=EAGER)  # type: ignore[no-any-return]
+
+
+@examples(25)
+@given(model=models())
+def test_quantized_with_data(model: ModelProto) -> None:
+    check_pass(with_data, model, tolerance=Quant(bits=8).weight_error, skip=["reference_agrees"])

@@ -2,6 +2,7 @@
 
     constant expressions    ->  their numbers, where that takes no more room
     Conv, BatchNormalization  ->  Conv          before or after; also ConvTranspose, Gemm, MatMul
+    Conv after Pad with zeros     ->  Conv
     Identity, Dropout, Cast to the same type, Transpose and Reshape to the same  ->  nothing
     equal constants         ->  one
     what nothing reads      ->  nothing
@@ -21,6 +22,7 @@ from onnx_compress.passes.clean.constants import fold_constants
 from onnx_compress.passes.clean.dead import remove_dead
 from onnx_compress.passes.clean.duplicates import share_constants
 from onnx_compress.passes.clean.identities import remove_identities
+from onnx_compress.passes.clean.pads import fold_pads
 
 Rule = Callable[[Model], Report]
 
@@ -29,6 +31,7 @@ RULES: dict[str, Rule] = {
     "constants": fold_constants,
     "identities": remove_identities,
     "batchnorm": fold_batchnorms,
+    "pads": fold_pads,
     "duplicates": share_constants,
 }
 _ROUNDS = 10

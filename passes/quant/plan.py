@@ -27,6 +27,7 @@ _NODES = {  # that a reader adds, with their small tensors
     "codec": 2,
     "gathered": 4,
     "dequantize": 2,
+    "static": 6,
     "dynamic": 6,
     "unpacked": 8,
     "picked": 13,

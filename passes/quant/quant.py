@@ -25,7 +25,7 @@ from onnx_compress.ir.errors import InvalidError, OptionError, UnsupportedError
 from onnx_compress.ir.graph import Model, clone, opset
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
-from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights import Inventory, Weight
 from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, matches, option
 from onnx_compress.passes.quant.bias import correct
@@ -33,7 +33,9 @@ from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.sequence import solve_all
 from onnx_compress.passes.quant.setting import Setting
+from onnx_compress.passes.quant.smooth import Smoothed, smooth
 from onnx_compress.passes.quant.solve import described
+from onnx_compress.passes.quant.static import Integers, placed, settled
 from onnx_compress.passes.verify.emitted import emit, unread_note
 
 Keep = dict[str, Any]  # bits by pattern
@@ -122,17 +124,21 @@ class Quant(Pass):
         """Encode every weight that gets smaller by it."""
         changes: list[Entry] = []
         skipped: list[Entry] = []
-        choice = None
+        choice, smoothed = None, Smoothed(model)
         newest, refused = _reachable(model, context)
         found = context.weights(model)
         if any(self._bits(weight) <= 8 for weight in found):
             skipped += [Entry("operator set", refused)] if refused else []
             least = inf if self.activations == "float" else self.least_db
+            smoothed = smooth(model, self._products(model, found, context, newest), context)
             choice = Choice.observed(model, context, newest, least)
         skipped += [Entry(item.name, item.reason) for item in found.skipped]
         plans: dict[Weight, Plan] = {}
+        already = settled(model)
         for weight in found:
             chosen = self._planned(weight, choice)
+            if already and weight.dtype == "FLOAT16" and self._bits(weight) == 8:
+                chosen = No("in 16 bits beside activations in bytes")
             if isinstance(chosen, No):
                 skipped.append(Entry(weight.name, chosen.reason))
             elif minimum_opset(chosen.readers.values() or ["codec"]) > newest:
@@ -141,6 +147,14 @@ class Quant(Pass):
                 )
             else:
                 plans[weight] = chosen
+        smoothed.undo({w: "dynamic" in each.readers.values() for w, each in plans.items()})
+        integers = Integers(model, context)
+        if choice is not None and self.activations != "float":
+            fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
+            integers = placed(model, fitting, context, newest, self.activations is None)
+            plans |= integers.plans
+            changes += integers.changes
+            skipped += integers.skipped
         needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
         used: Counter[str] = Counter()
         unread: tuple[str, ...] = ()
@@ -160,6 +174,7 @@ class Quant(Pass):
             if solved.shift is not None and use is not None:
                 correct(model, use, solved.shift)
             unread += emit(form, weight)
+        integers.finish()
         slow = used["dequantize"] and _spell_out_unfused(model, context)
         if slow:
             used.update({"codec": slow, "dequantize": -slow})
@@ -167,8 +182,18 @@ class Quant(Pass):
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
         done = sum(entry.subject != "operator set" for entry in changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
-        notes = (*_memory(unloaded), *unread_note(unread))
+        notes = (*smoothed.notes(), *_memory(unloaded), *unread_note(unread))
         return Report(tuple(changes), tuple(skipped), summary, notes)
+
+    def _products(
+        self, model: Model, found: Inventory, context: Context, newest: int
+    ) -> list[Weight]:
+        """Weights whose products may be of integers that are made at run time."""
+        if self.activations == "float" or not context.fit:
+            return []
+        trial = Choice.supposed(model, found, context, newest)
+        eight = [weight for weight in found if self._bits(weight) == 8]
+        return [w for w in eight if "dynamic" in trial.readers(w).values()]
 
     def _planned(self, weight: Weight, choice: Choice | None) -> Plan | No:
         """The form and its readers, or why the weight is left alone."""
@@ -180,14 +205,14 @@ class Quant(Pass):
         zeros = bits >= 2 and wanted
         return plan(weight, Setting(bits, block, zeros, self.bases if bits == 1 else 1), choice)
 
-    def _bits(self, weight: Weight) -> float:
+    def _bits(self, weight: Weight, short: bool = True) -> float:
         for pattern, bits in (self.keep or {}).items():
             if matches(weight, pattern):
                 return float(bits)
         bits = self.bits or 8
         if self.embedding_bits is not None and any(use.gathered for use in weight.uses):
             return self.embedding_bits
-        return 16 if _short_rows(weight) else bits
+        return 16 if short and _short_rows(weight) else bits
 
 
 def _short_rows(weight: Weight) -> bool:

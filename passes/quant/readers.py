@@ -5,6 +5,7 @@ are far larger than the rest (language models have such), little is left of the 
 products keep float inputs.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf, prod
 
@@ -45,6 +46,15 @@ class Choice:
         fits = frozenset(value for value, ratio in ratios.items() if ratio >= least_db)
         shapes = Shapes(model, context.sample)
         return Choice(context.target, shapes, newest, fits, least_db < inf)
+
+    @staticmethod
+    def supposed(
+        model: Model, weights: Iterable[Weight], context: Context, newest: int
+    ) -> "Choice":
+        """As if eight bits held every input."""
+        uses = [use for weight in weights for use in weight.uses if use.multiplied]
+        fits = frozenset(v for use in uses if (v := use.node.input(1 - use.slot)) is not None)
+        return Choice(context.target, Shapes(model, context.sample), newest, fits)
 
     def readers(self, weight: Weight) -> dict[Use, str]:
         """Rows are picked as codes, products take the fastest form, the rest is decoded once."""

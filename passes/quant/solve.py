@@ -8,10 +8,13 @@ from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights import Weight
 from onnx_compress.ir.weights.forms import Affine, Half, Packed, affine
+from onnx_compress.ir.weights.forms.static import with_room
 from onnx_compress.passes.quant.data import Seen
 from onnx_compress.passes.quant.numbers import choose
 from onnx_compress.passes.quant.plan import KERNELS, Plan, main_use
 from onnx_compress.passes.quant.rounding import descended, round_to_nearest
+
+_INTEGER = {"dynamic", "static"}  # readers that multiply bytes by bytes
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,14 @@ def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Sol
     if plan.setting is not None:
         return _packed(weight, plan, seen)
     # where products of bytes saturate, one bit less keeps the sum of two in range
-    bits = 7 if saturates and "dynamic" in plan.readers.values() else 8
+    bits = 7 if saturates and _INTEGER & set(plan.readers.values()) else 8
     rounded = round_to_nearest(weight, bits)
     if isinstance(rounded, No):
         return rounded
     form = affine(weight, *rounded, dict(plan.readers))
     use = main_use(weight)
+    if use is not None and plan.readers.get(use) == "static":
+        form = with_room(weight.model, use, form)
     if seen is None or use is None:
         return Solved(form)
     matrix = use.matrix(weight.array())

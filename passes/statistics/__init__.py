@@ -4,6 +4,7 @@ from onnx_compress.passes.statistics.collect import Statistics, collect
 from onnx_compress.passes.statistics.cross import CrossMoment
 from onnx_compress.passes.statistics.frequency import Frequency
 from onnx_compress.passes.statistics.histogram import Counts, Histogram
+from onnx_compress.passes.statistics.largest import Largest
 from onnx_compress.passes.statistics.moment import Mean, Moment, Moments
 from onnx_compress.passes.statistics.request import Look
 from onnx_compress.passes.statistics.spread import Directions, Spread
@@ -14,6 +15,7 @@ __all__ = [
     "Directions",
     "Frequency",
     "Histogram",
+    "Largest",
     "Look",
     "Mean",
     "Moment",

@@ -10,14 +10,20 @@ from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.weights.forms import codec, dequantize, dynamic, gathered
+from onnx_compress.ir.weights.forms import codec, dequantize, dynamic, gathered, static
 from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
 from onnx_compress.ir.weights.forms.readers import PACKED_READERS
 from onnx_compress.ir.weights.weight import Use, Weight
 
 READERS: dict[str, Reader[Coded, Stored]] = {
     reader.name: reader
-    for reader in (codec.READER, gathered.READER, dynamic.READER, dequantize.READER)
+    for reader in (
+        codec.READER,
+        gathered.READER,
+        dynamic.READER,
+        dequantize.READER,
+        static.READER,
+    )
 }
 
 LARGEST_HALF = 65504.0

@@ -1,0 +1,130 @@
+"""SmoothQuant: outliers of a product's input move into its weight, before the input becomes bytes.
+
+    x W    ->    (x * 1/s) (s W)            s_c = max|x_c|^0.8 / max|W_c|^0.2, of mean 1
+
+By an inserted Mul, once for all products of one input, since what makes x is often read by a
+residual too. Source: Xiao et al., 2211.10438.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_compress.ir.errors import CalibrationError
+from onnx_compress.ir.graph import Model, Node, Value
+from onnx_compress.ir.graph.builder import Builder
+from onnx_compress.ir.graph.dead import remove_unused
+from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.runtime.watch import Tap
+from onnx_compress.ir.weights import Use, Weight
+from onnx_compress.passes.base import Context
+from onnx_compress.passes.statistics import Largest, collect
+
+_ALPHA = 0.8  # how much of the outliers moves
+_MOST = 1e3  # that a feature is scaled by, relative to the others
+
+
+@dataclass
+class Smoothed:
+    """What was inserted: `scales` by the value that it is an input of products for."""
+
+    model: Model
+    scales: dict[Value, Array] = field(default_factory=dict)
+    made: dict[Value, Value] = field(default_factory=dict)
+    weights: dict[Value, list[Weight]] = field(default_factory=dict)
+
+    def undo(self, wanted: Mapping[Weight, bool]) -> None:
+        """Take out what no product with an input in bytes reads. `wanted`: of which there are."""
+        for value, weights in self.weights.items():
+            if any(wanted.get(weight, False) for weight in weights):
+                continue
+            for weight in weights:
+                _scale(weight, 1 / self.scales[value])
+            self.model.replace_uses(self.made[value], value)
+            remove_unused(self.model, [self.made[value]])
+            del self.made[value]
+
+    def notes(self) -> tuple[str, ...]:
+        """For the report."""
+        count = len(self.made)
+        return (f"{count} inputs of products smoothed into their weights",) if count else ()
+
+
+def smooth(model: Model, weights: Sequence[Weight], context: Context) -> Smoothed:
+    """Smooth the inputs that only these weights are multiplied with, in MatMul and Gemm."""
+    found = Smoothed(model)
+    groups = _groups(model, weights)
+    if not context.fit or not groups:
+        return found
+    requests = {value: Largest(Tap(uses[0].node, 0)) for value, (_, uses) in groups.items()}
+    try:
+        seen = collect(model, list(requests.values()), context.fit, threads=2)
+    except CalibrationError:
+        return found
+    for value, (own, uses) in groups.items():
+        top = seen[requests[value]]
+        scale = _chosen(np.asarray(top, np.float64), own, uses)
+        if scale is None:
+            continue
+        for weight in own:
+            _scale(weight, scale)
+        b = Builder(model, model.graph, value.name[-24:].lstrip("/._"), uses[0].node)
+        inverse = b.constant((1 / scale).astype(np.float32), "smooth")
+        out = b("Mul", value, inverse)
+        for use in uses:
+            model.set_input(use.node, 0, out)
+        found.scales[value], found.made[value], found.weights[value] = scale, out, list(own)
+    return found
+
+
+def _groups(model: Model, weights: Sequence[Weight]) -> dict[Value, tuple[list[Weight], list[Use]]]:
+    """By input, the products that may be smoothed."""
+    found: dict[Value, tuple[list[Weight], list[Use]]] = {}
+    for weight in weights:
+        if not weight.sole_use or weight.dtype != "FLOAT":
+            continue
+        (use,) = weight.uses
+        value = use.node.input(0)
+        plain = use.multiplied and use.layout.groups == 1 and not use.path.casts
+        if plain and value is not None and _reads(model, use.node):
+            own, uses = found.setdefault(value, ([], []))
+            own.append(weight)
+            uses.append(use)
+    return found
+
+
+def _reads(model: Model, node: Node) -> bool:
+    """Whether it is in the main graph, and its first input a computed one, not turned."""
+    turned = node.attribute("transA", 0)
+    return node.graph is model.graph and not turned and model.tensor(node.input(0)) is None
+
+
+def _chosen(top: Array, weights: Sequence[Weight], uses: Sequence[Use]) -> Array | None:
+    """Scales [K] as float32 numbers; None where there is nothing to be told."""
+    columns = uses[0].layout.columns
+    if top.shape != (columns,) or not top.any():
+        return None
+    own = np.zeros(columns)
+    for weight, use in zip(weights, uses, strict=True):
+        own = np.maximum(own, np.abs(use.matrix(weight.array())[0]).max(0))
+    live = (top > 0) & (own > 0)
+    if not live.any() or not np.isfinite(own).all():
+        return None
+    scale = np.ones(columns)
+    scale[live] = top[live] ** _ALPHA / own[live] ** (1 - _ALPHA)
+    scale[live] /= np.exp(np.log(scale[live]).mean())
+    return np.asarray(np.clip(scale, 1 / _MOST, _MOST).astype(np.float32).astype(np.float64))
+
+
+def _scale(weight: Weight, scale: Array) -> None:
+    """Multiply the columns of a weight, as its use sees them."""
+    (use,) = weight.uses
+    # a column lies along one stored axis: found by what its numbers become on the way
+    index = np.arange(weight.size).reshape(weight.shape)
+    place = use.matrix(index)[0].reshape(-1)
+    factor = np.empty(weight.size)
+    factor[place] = np.broadcast_to(scale, (use.layout.rows, use.layout.columns)).reshape(-1)
+    array = weight.array()
+    new = (array.astype(np.float64) * factor.reshape(weight.shape)).astype(array.dtype)
+    weight.model.set_constant(weight.value, new)

@@ -1,0 +1,81 @@
+"""Which part of a model computes with bytes, from units, speeds and samples; and its writing."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from onnx_compress.ir.analysis import Shapes
+from onnx_compress.ir.errors import CalibrationError
+from onnx_compress.ir.graph import Model, Node, Value
+from onnx_compress.ir.runtime import Feed
+from onnx_compress.ir.weights import Weight
+from onnx_compress.passes.base import Context
+from onnx_compress.passes.quant.static.choose import chosen, gain
+from onnx_compress.passes.quant.static.ranges import Step, steps
+from onnx_compress.passes.quant.static.spare import Sensitivity, spared
+from onnx_compress.passes.quant.static.units import Unit, convolution, units
+from onnx_compress.passes.quant.static.write import Writer, needed
+
+_HELD = 4  # samples that ranges are not taken from
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Units that may run in integers, and the steps of what they read and give out.
+
+    `held`: samples that the steps do not come from.
+    """
+
+    model: Model
+    context: Context
+    units: tuple[Unit, ...]
+    steps: dict[Value, Step]
+    shapes: Shapes
+    held: Sequence[Feed]
+
+    def chosen(self, barred: Collection[Node] = ()) -> list[Unit]:
+        """Those that run in integers when some nodes are to stay float."""
+        target, model = self.context.target, self.model
+        unknown = {unit.node for unit in self.units if not self._known(unit)}
+        return chosen(model, self.units, self.shapes, target, {*barred, *unknown})
+
+    def _known(self, unit: Unit) -> bool:
+        values = [*unit.inputs, *unit.outputs]
+        return all(v in self.steps or self.model.tensor(v) is not None for v in values)
+
+    def spared(self, taken: Sequence[Unit], bits: int) -> dict[Node, float]:
+        """Nodes that had better stay float, and which share of the error they make."""
+        if not self.held:
+            return {}
+        sensitivity = Sensitivity(self.model, self.steps, self.held, bits)
+        gains = [gain(unit, self.shapes, self.context.target) for unit in taken]
+        return {unit.node: share for unit, share in spared(sensitivity, taken, gains)}
+
+    def write(self, taken: Sequence[Unit]) -> list[Weight]:
+        """Put them into integers; gives the weights that are to be read as bytes now."""
+        Writer(self.model, self.steps).write(taken)
+        return [unit.weight for unit in taken if unit.weight is not None]
+
+
+def placement(model: Model, weights: Sequence[Weight], context: Context) -> Placement | None:
+    """What could be; None where nothing could, or where the samples tell nothing."""
+    if not context.fit or not context.target.convolutions.get("static"):
+        return None
+    uses = {use.node: weight for weight in weights if (use := convolution(weight)) is not None}
+    if not uses:
+        return None
+    shapes = Shapes(model, context.sample)
+    found = units(model, uses, shapes)
+    first = chosen(model, found, shapes, context.target, ())
+    if not any(unit.weight for unit in first):
+        return None
+    held = min(len(context.fit) // 4, _HELD)
+    fit = context.fit[: len(context.fit) - held]
+    try:
+        seen = steps(model, needed(model, first), fit, context)
+    except CalibrationError:
+        return None
+    for unit in first:  # what only moves numbers, or scales them, is known by what it reads
+        if unit.kind in ("same", "scaled") and unit.inputs[0] in seen:
+            own = seen[unit.inputs[0]].times(unit.factor)
+            seen |= dict.fromkeys(unit.outputs, own)
+    return Placement(model, context, tuple(found), seen, shapes, context.fit[len(fit) :])

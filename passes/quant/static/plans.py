@@ -1,0 +1,78 @@
+"""What quant asks for: activations in bytes, plans of the weights of what reads them, biases."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from onnx_compress.ir.analysis import Shapes
+from onnx_compress.ir.graph import Model, opset
+from onnx_compress.ir.graph.patterns import No
+from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights.forms import READERS
+from onnx_compress.passes.base import Context, Entry
+from onnx_compress.passes.quant.plan import Plan, plan
+from onnx_compress.passes.quant.setting import Setting
+from onnx_compress.passes.quant.static.guard import guard
+from onnx_compress.passes.quant.static.place import placement
+from onnx_compress.passes.quant.static.shift import Original, correct_means
+
+READER = "static"
+
+
+@dataclass
+class Integers:
+    """What became of the activations of a model.
+
+    `plans`: of the weights of convolutions of integers, and of those that stay float in 16 bits.
+    """
+
+    model: Model
+    context: Context
+    plans: dict[Weight, Plan] = field(default_factory=dict)
+    changes: list[Entry] = field(default_factory=list)
+    skipped: list[Entry] = field(default_factory=list)
+    original: Original | None = None
+
+    def finish(self) -> None:
+        """Once all weights are stored: take what has shifted off the biases, keep float float."""
+        if self.original is not None:
+            guard(self.model)
+            read = {weight: plan.readers.values() for weight, plan in self.plans.items()}
+            uses = [weight.uses[0] for weight, how in read.items() if READER in how]
+            correct_means(self.model, self.original, uses, self.context)
+
+
+def placed(
+    model: Model, weights: Sequence[Weight], context: Context, newest: int, choose: bool
+) -> Integers:
+    """Put into bytes what gains by it. `newest`: operator set that the model may be raised to.
+
+    `choose`: let convolutions stay float, and their weights 16 bits, that make much of the error.
+    """
+    made = Integers(model, context)
+    version = READERS[READER].minimum_opset
+    found = placement(model, weights, context) if newest >= version else None
+    if found is None:
+        return made
+    taken = found.chosen()
+    if choose:
+        shares = found.spared(taken, 7 if context.target.saturates else 8)
+        for node, share in shares.items():
+            made.skipped.append(Entry(node.name, f"stays float: {share:.0%} of the error"))
+        taken = found.chosen(shares)
+        for weight in weights:
+            if any(use.node in shares for use in weight.uses):
+                half = plan(weight, Setting(16, 0, False), None)
+                if not isinstance(half, No):
+                    made.plans[weight] = half
+    if model.opset() < version:
+        made.changes.append(Entry("operator set", f"raised from {model.opset()} to {version}"))
+        opset.raise_to(model, version, Shapes(model, context.sample).types)
+    made.original = Original.of(model)
+    for weight in found.write(taken):
+        made.plans[weight] = Plan(8, {weight.uses[0]: READER})
+    return made
+
+
+def settled(model: Model) -> bool:
+    """Whether activations are in bytes already: what is float beside them is so on purpose."""
+    return any(node.op == "QuantizeLinear" for node in model.graph.nodes)

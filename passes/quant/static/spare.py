@@ -1,0 +1,102 @@
+"""Which convolutions stay float because bytes cost them too much: the few that make most of it.
+
+    error^2 of a model with some units in bytes  ~  sum of error^2 of each alone
+
+Measured at the outputs, on samples that ranges were not taken from, by halves: a half that makes
+little of the error is not looked into. The first layers of small networks are often such.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from onnx_compress.ir.graph import Model, Node, Value, clone
+from onnx_compress.ir.runtime import Feed, open_session
+from onnx_compress.kernels.affine import dequantize, quantize, symmetric_scale
+from onnx_compress.passes.quant.static.ranges import Step
+from onnx_compress.passes.quant.static.units import Unit
+from onnx_compress.passes.verify import Reference
+
+_SMALL = 1e-4  # error^2 that nobody has to look into
+_SHARE = 0.08  # of the error^2, below which a unit is left alone
+_WORTH = 3.0  # times its share of the time that its share of the error must be
+
+
+class Sensitivity:
+    """Of the outputs of a model to bytes in places."""
+
+    def __init__(
+        self, model: Model, steps: dict[Value, Step], feeds: Sequence[Feed], bits: int
+    ) -> None:
+        self.model, self.steps, self.bits = model, steps, bits
+        self.reference = Reference(open_session(model, 2, optimize=False), feeds)
+
+    def square(self, units: Sequence[Unit]) -> float:
+        """error^2, with these units alone in bytes: their weights, and what they give out."""
+        trial = clone(self.model)
+        twins = dict(zip(self.model.graph.nodes, trial.graph.nodes, strict=True))
+        for unit in units:
+            end = twins[unit.tail[-1] if unit.tail else unit.node].output
+            given = [(v, twins[unit.node].inputs[0]) for v in unit.inputs if v.producer is None]
+            for value, twin in [(unit.outputs[0], end), *given]:
+                if twin is not None and value in self.steps:
+                    _through_bytes(trial, twin, self.steps[value])
+            if unit.weight is not None:
+                self._round(trial, unit, twins[unit.node])
+        quality = self.reference.judge(open_session(trial, 2, optimize=False))
+        return self.reference.error(quality) ** 2
+
+    def _round(self, trial: Model, unit: Unit, node: Node) -> None:
+        if unit.weight is None:
+            return
+        (use,) = unit.weight.uses
+        array = unit.weight.array()
+        scale = symmetric_scale(array, unit.weight.channel_axes, self.bits)
+        codes = quantize(array, scale, self.bits)
+        rounded = use.path.apply(dequantize(codes, scale, None, np.float32))
+        trial.set_input(node, use.slot, trial.add_constant(trial.graph, rounded, "rounded"))
+
+
+def _through_bytes(trial: Model, value: Value, step: Step) -> None:
+    """Let all readers see what bytes leave of a value."""
+    graph = trial.graph
+    scale = trial.add_constant(graph, np.asarray(step.scale), "scale")
+    zero = trial.add_constant(graph, np.asarray(step.zero), "zero")
+    codes = trial.add_node(graph, "QuantizeLinear", [None, scale, zero])
+    out = trial.add_node(graph, "DequantizeLinear", [codes, scale, zero])
+    for node, slot in list(value.uses):
+        trial.set_input(node, slot, out)
+    if codes.producer is not None:
+        trial.set_input(codes.producer, 0, value)
+
+
+def spared(
+    sensitivity: Sensitivity, units: Sequence[Unit], gains: Sequence[float]
+) -> list[tuple[Unit, float]]:
+    """The units that are to stay float, and the share of the error that each makes.
+
+    `gains`: what each saves in bytes, in any unit of time.
+    """
+    weighted = [
+        (unit, gain) for unit, gain in zip(units, gains, strict=True) if unit.weight is not None
+    ]
+    total = sensitivity.square([unit for unit, _ in weighted])
+    if not _SMALL < total < np.inf:
+        return []
+    time = max(sum(max(gain, 0.0) for _, gain in weighted), 1e-30)
+    found: list[tuple[Unit, float]] = []
+    todo = [(weighted, total)]
+    while todo:
+        part, square = todo.pop()
+        share = square / total
+        if share < _SHARE:
+            continue
+        if len(part) == 1:
+            ((unit, gain),) = part
+            if share > _WORTH * max(gain, 0.0) / time:
+                found.append((unit, share))
+            continue
+        half = len(part) // 2
+        for side in (part[:half], part[half:]):
+            todo.append((side, sensitivity.square([unit for unit, _ in side])))
+    return found

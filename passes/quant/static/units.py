@@ -1,0 +1,197 @@
+"""Units: what ONNX Runtime runs as one operator of integers.
+
+    weighted   Conv                           sums in int32, a range of its own
+    own        Add, Mul, Sigmoid, Concat ...  a range of its own
+    same       MaxPool, Reshape, Slice ...    moves bytes: its range is that of its input
+    scaled     Mul, Div by one number         nothing is left of it but another scale
+
+A Relu or Clip behind a unit of the first two kinds is a part of it: its range says all.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_compress.ir.analysis import Shapes
+from onnx_compress.ir.graph import Model, Node, Value
+from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.graph.patterns import No, sole_consumer
+from onnx_compress.ir.weights import Use, Weight
+from onnx_compress.ir.weights.forms.static import BIAS
+
+_FLOAT = 1  # TensorProto.FLOAT
+_CUTS = ("Relu", "Clip")
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """`reads`: slots of values that become bytes. `gain`: of a run in bytes, in products of float32
+    numbers for each number that it gives out. `weight`: of a weighted one. `factor`: of a scaled.
+    """
+
+    kind: str
+    node: Node
+    reads: tuple[int, ...]
+    gain: float
+    tail: tuple[Node, ...] = ()
+    weight: Weight | None = None
+    factor: float = 1.0
+
+    @property
+    def inputs(self) -> list[Value]:
+        """What becomes bytes."""
+        return [v for slot in self.reads if (v := self.node.input(slot)) is not None]
+
+    @property
+    def outputs(self) -> list[Value]:
+        """What it gives out."""
+        return [v for v in (self.tail[-1] if self.tail else self.node).outputs if v is not None]
+
+
+Fits = Callable[[Model, Node, Shapes], bool]
+
+
+@dataclass(frozen=True)
+class _Rule:
+    kind: str
+    gain: float
+    fits: Fits
+    every: bool = False  # input is data, not the first alone
+
+
+def _always(_: Model, __: Node, ___: Shapes) -> bool:
+    return True
+
+
+def _image(_: Model, node: Node, shapes: Shapes) -> bool:
+    shape = shapes.shape(node.input(0))
+    return shape is not None and len(shape) == 4 and not node.attribute("ceil_mode", 0)
+
+
+def _max_pool(_: Model, node: Node, __: Shapes) -> bool:
+    return sum(value is not None for value in node.outputs) == 1
+
+
+def _constant_rest(model: Model, node: Node, _: Shapes) -> bool:
+    return all(v is None or model.tensor(v) is not None for v in node.inputs[1:])
+
+
+def _nearest(_: Model, node: Node, __: Shapes) -> bool:
+    return bool(node.attribute("mode", "nearest") == "nearest")
+
+
+def _two(model: Model, node: Node, shapes: Shapes) -> bool:
+    """Two computed tensors, or one and a constant."""
+    return sum(model.tensor(value) is None for value in node.inputs if value) >= 1
+
+
+_RULES: Mapping[str, _Rule] = {
+    "Add": _Rule("own", 2, _two, every=True),
+    "Mul": _Rule("own", 2, _two, every=True),
+    "Sigmoid": _Rule("own", 8, _always),
+    "LeakyRelu": _Rule("own", 2, _always),
+    "GlobalAveragePool": _Rule("own", 0, _image),
+    "AveragePool": _Rule("own", 0, _image),
+    "Concat": _Rule("own", 0.5, _always, every=True),
+    "MaxPool": _Rule("same", 1, _max_pool),
+    "Reshape": _Rule("same", 0, _always),
+    "Flatten": _Rule("same", 0, _always),
+    "Squeeze": _Rule("same", 0, _always),
+    "Unsqueeze": _Rule("same", 0, _always),
+    "Identity": _Rule("same", 0, _always),
+    "Transpose": _Rule("same", 0.5, _always),
+    "Slice": _Rule("same", 0.5, _always),
+    "Split": _Rule("same", 0.5, _always),
+    "DepthToSpace": _Rule("same", 0.5, _always),
+    "SpaceToDepth": _Rule("same", 0.5, _always),
+    "Resize": _Rule("same", 0.5, _nearest),
+}
+_SCALED_GAIN = 4.0
+
+
+def units(model: Model, weights: Mapping[Node, Weight], shapes: Shapes) -> list[Unit]:
+    """All units of the main graph, in its order. `weights`: those of convolutions."""
+    found: list[Unit] = []
+    for node in model.graph.sorted():
+        unit = _unit(model, node, weights, shapes)
+        if unit is not None and all(_float(value, shapes) for value in unit.outputs):
+            found.append(unit)
+    return found
+
+
+def _unit(model: Model, node: Node, weights: Mapping[Node, Weight], shapes: Shapes) -> Unit | None:
+    rule = _RULES.get(node.op)
+    if node in weights:
+        bias = node.input(BIAS)
+        if bias is not None and model.tensor(bias) is None:
+            return None
+        return Unit("weighted", node, (0,), 0, _tail(model, node), weights[node])
+    scaled = _factor(model, node)
+    if scaled is not None:
+        slot, factor = scaled
+        return Unit("scaled", node, (slot,), _SCALED_GAIN, factor=factor)
+    if rule is None or not rule.fits(model, node, shapes):
+        return None
+    reads = tuple(range(len(node.inputs))) if rule.every else (0,)
+    read = [node.input(slot) for slot in reads]
+    if any(value is None for value in read) or all(model.tensor(value) for value in read):
+        return None
+    tail = _tail(model, node) if rule.kind == "own" else ()
+    return Unit(rule.kind, node, reads, rule.gain, tail)
+
+
+def _float(value: Value, shapes: Shapes) -> bool:
+    known = shapes.types.get(value)
+    return known is not None and known.element == _FLOAT
+
+
+def _factor(model: Model, node: Node) -> tuple[int, float] | None:
+    """The slot of what is multiplied by one positive number, and the number."""
+    if node.op not in ("Mul", "Div"):
+        return None
+    for slot in (1,) if node.op == "Div" else (1, 0):
+        array = model.constant(node.input(slot)) if model.tensor(node.input(slot)) else None
+        if array is None or array.size != 1 or array.ndim > 1 or model.tensor(node.input(1 - slot)):
+            continue
+        number = float(array.reshape(-1)[0])
+        factor = 1 / number if node.op == "Div" and number else number
+        if 1e-6 < factor < 1e6:
+            return 1 - slot, factor
+    return None
+
+
+def _tail(model: Model, node: Node) -> tuple[Node, ...]:
+    """Relu and Clip that nothing else sees the input of, and that keep zero."""
+    found: list[Node] = []
+    at = node
+    while True:
+        cut = sole_consumer(at.output, *_CUTS)
+        if isinstance(cut, No) or not _keeps_zero(model, cut):
+            return tuple(found)
+        found.append(cut)
+        at = cut
+
+
+def _keeps_zero(model: Model, node: Node) -> bool:
+    if node.op == "Relu":
+        return True
+    low, high = (_bound(model, node, slot, name) for slot, name in ((1, "min"), (2, "max")))
+    return low is not None and high is not None and low <= 0 <= high
+
+
+def _bound(model: Model, node: Node, slot: int, name: str) -> float | None:
+    """A bound of Clip; None where it is computed."""
+    if node.input(slot) is None:
+        return float(node.attribute(name, -np.inf if slot == 1 else np.inf))
+    array: Array | None = model.constant(node.input(slot))
+    return None if array is None or array.size != 1 else float(array.reshape(-1)[0])
+
+
+def convolution(weight: Weight) -> Use | None:
+    """The one convolution in the main graph that reads a weight of float32, if that is all."""
+    if not weight.sole_use or weight.dtype != "FLOAT":
+        return None
+    (use,) = weight.uses
+    fine = use.node.op == "Conv" and use.node.graph is weight.model.graph and not use.path.casts
+    return use if fine else None

@@ -1,0 +1,237 @@
+"""quant: convolutions of integers, with scales of activations that samples gave."""
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from onnx_compress.ir.graph import from_proto, invariants, to_proto
+from onnx_compress.passes import Context
+from onnx_compress.passes import target as targets
+from onnx_compress.passes.quant import Quant
+from onnx_compress.passes.solvers.cut import minimum_cut
+
+from models_by_text import all_ops, build, reasons, run
+
+ALWAYS = dataclasses.replace(
+    targets.load("avx2"), convolutions={"static": [[1, 1, 4.0]]}, conversion=0.01
+)
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
+
+
+def weights(**shapes):
+    return {
+        name: draw(*shape, seed=at) / np.float32(np.sqrt(np.prod(shape[1:])))
+        for at, (name, shape) in enumerate(shapes.items())
+    }
+
+
+def feeds(*shape, count=8):
+    return [{"x": draw(*shape, seed=100 + at)} for at in range(count)]
+
+
+def quant(proto, fit, target=ALWAYS, exclude=(), **options):
+    model = from_proto(proto)
+    context = Context(target, fit[0], fit, exclude=exclude)
+    report = Quant(bits=8, **options).run(model, context)
+    invariants.check(model)
+    return to_proto(model), report
+
+
+def executed(proto, feed, folder):
+    session_options = ort.SessionOptions()
+    session_options.enable_profiling = True
+    session_options.profile_file_prefix = str(folder / "p")
+    session_options.log_severity_level = 4
+    session = ort.InferenceSession(proto.SerializeToString(), session_options)
+    session.run(None, feed)
+    events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
+    kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("kernel_time")]
+    return Counter(e["args"]["op_name"] for e in kernels)
+
+
+def error(proto, small, fit):
+    pairs = [(run(proto, feed)[0], run(small, feed)[0]) for feed in fit]
+    noise = sum(float(((a - b) ** 2).sum()) for a, b in pairs)
+    return float(np.sqrt(noise / sum(float((a**2).sum()) for a, _ in pairs)))
+
+
+RESIDUAL = """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
+    a = Conv<pads=[1,1,1,1]>(x, w1, b1)
+    r = Relu(a)
+    d = Conv<pads=[1,1,1,1], group=16>(r, w2)
+    e = Clip(d, low, high)
+    p = Conv(e, w3)
+    s = Add(p, r)
+    m = MaxPool<kernel_shape=[2,2], strides=[2,2]>(s)
+    c = Concat<axis=1>(m, m)
+    z = Sigmoid(c)
+    v = Mul(c, z)
+    g = GlobalAveragePool(v)
+    y = Conv(g, w4)
+}"""
+NUMBERS = {
+    **weights(w1=(16, 8, 3, 3), w2=(16, 1, 3, 3), w3=(16, 16, 1, 1), w4=(10, 32, 1, 1)),
+    "b1": draw(16, seed=9),
+    "low": np.float32(0),
+    "high": np.float32(6),
+}
+
+
+def residual():
+    return build(RESIDUAL, **NUMBERS)
+
+
+def test_a_whole_chain_is_fused_into_operators_of_integers(tmp_path):
+    proto, fit = residual(), feeds(1, 8, 12, 12)
+    small, report = quant(proto, fit, activations="int8")
+    assert "4 static" in report.summary
+    ran = executed(small, fit[0], tmp_path)
+    assert ran["QLinearConv"] == 4
+    assert ran["QLinearAdd"] == ran["QLinearSigmoid"] == ran["QLinearMul"] == 1
+    assert ran["QLinearGlobalAveragePool"] == 1
+    assert ran["QuantizeLinear"] == ran["DequantizeLinear"] == 1  # in, and out
+    for op in ("Conv", "Relu", "Clip", "Add", "Mul", "Sigmoid", "MaxPool", "FusedConv"):
+        assert op not in ran
+    assert error(proto, small, feeds(1, 8, 12, 12, count=4)) < 0.05
+
+
+def test_what_the_runtime_fuses_is_what_the_nodes_say():
+    proto, fit = residual(), feeds(1, 8, 12, 12)
+    small, _ = quant(proto, fit, activations="int8")
+    for feed in fit[:3]:
+        fused, plain = run(small, feed)[0], run(small, feed, optimized=False)[0]
+        step = np.abs(plain).max() / 100
+        assert np.abs(fused - plain).max() <= 2 * step
+
+
+def test_without_data_activations_stay_float():
+    model = from_proto(residual())
+    Quant(bits=8).run(model, Context(ALWAYS, feeds(1, 8, 12, 12)[0]))
+    assert "QuantizeLinear" not in all_ops(to_proto(model))
+
+
+def test_float_activations_are_obeyed():
+    small, _ = quant(residual(), feeds(1, 8, 12, 12), activations="float")
+    assert "QuantizeLinear" not in all_ops(small)
+
+
+def test_a_target_without_fast_convolutions_of_bytes_has_none():
+    slow = dataclasses.replace(ALWAYS, convolutions={"static": [[1, 1, 0.5]]})
+    for target in (slow, dataclasses.replace(ALWAYS, convolutions={})):
+        small, _ = quant(residual(), feeds(1, 8, 12, 12), target)
+        assert "QuantizeLinear" not in all_ops(small)
+
+
+def test_codes_keep_out_of_saturation():
+    small, _ = quant(residual(), feeds(1, 8, 12, 12), activations="int8")
+    arrays = [
+        np.frombuffer(t.raw_data, np.int8) for t in small.graph.initializer if t.data_type == 3
+    ]
+    assert arrays
+    assert max(int(np.abs(a.astype(int)).max()) for a in arrays) <= 63
+
+
+def test_dead_channels_keep_their_bias():
+    """Weights next to nothing make the scale of the bias so small that int32 would not hold it."""
+    numbers = dict(NUMBERS, w1=NUMBERS["w1"].copy())
+    numbers["w1"][3] *= 1e-30
+    proto, fit = build(RESIDUAL, **numbers), feeds(1, 8, 12, 12)
+    small, _ = quant(proto, fit, activations="int8")
+    assert error(proto, small, fit) < 0.05
+
+
+def test_an_excluded_convolution_is_not_quantized_behind_our_back():
+    proto, fit = residual(), feeds(1, 8, 12, 12)
+    small, _ = quant(proto, fit, exclude=("w2",), activations="int8")
+    kept = next(t for t in small.graph.initializer if t.name == "w2")
+    assert kept.data_type == 1
+    wide = dict(
+        NUMBERS, w2=NUMBERS["w2"] * np.float32(10.0) ** np.arange(-8, 8)[:, None, None, None]
+    )
+    proto = build(RESIDUAL, **{k: v.astype("float32") for k, v in wide.items()})
+    small, _ = quant(proto, fit, exclude=("w2",), activations="int8")
+    fused, plain = run(small, fit[0])[0], run(small, fit[0], optimized=False)[0]
+    assert np.abs(fused - plain).max() <= 0.03 * np.abs(plain).max()
+
+
+def test_a_layer_that_makes_most_of_the_error_stays_float():
+    numbers = dict(NUMBERS, w1=NUMBERS["w1"].copy())
+    numbers["w1"][:, 0, 0, 0] = 300  # one weight of each row leaves no codes for the others
+    proto = build(RESIDUAL, **numbers)
+    fit = feeds(1, 8, 12, 12, count=16)
+    for feed in fit:
+        feed["x"][:, 0] = 0
+    far = dataclasses.replace(ALWAYS, convolutions={"static": [[72, 16, 1.01], [16, 16, 4.0]]})
+    small, report = quant(proto, fit, far)
+    assert "of the error" in reasons(report)
+    strict, _ = quant(proto, fit, far, activations="int8")
+    assert error(proto, small, fit) < 0.5 * error(proto, strict, fit)
+
+
+def test_a_factor_costs_nothing(tmp_path):
+    proto = build(
+        """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
+            a = Conv(x, w1) t = Add(a, three) h = Clip(t, low, high) m = Mul(a, h)
+            s = Div(m, high) y = Conv(s, w2) }""",
+        **weights(w1=(16, 8, 1, 1), w2=(8, 16, 1, 1)),
+        low=np.float32(0),
+        high=np.float32(6),
+        three=np.float32(3),
+    )
+    fit = feeds(1, 8, 12, 12)
+    small, _ = quant(proto, fit, activations="int8")
+    ran = executed(small, fit[0], tmp_path)
+    assert ran["QLinearConv"] == 2
+    assert not {"Div", "Mul", "Clip", "Add", "Conv"} & ran.keys()
+    assert error(proto, small, fit) < 0.05
+
+
+def test_equal_inputs_give_equal_bytes():
+    first, second = (quant(residual(), feeds(1, 8, 12, 12))[0] for _ in range(2))
+    assert first.SerializeToString() == second.SerializeToString()
+
+
+def test_a_second_run_changes_nothing():
+    fit = feeds(1, 8, 12, 12)
+    small, _ = quant(residual(), fit)
+    again, report = quant(small, fit)
+    assert not [e for e in report.changes if e.subject != "operator set"]
+    assert len(again.graph.node) == len(small.graph.node)
+
+
+# ------------------------------------------------------------------------------------ the cut
+
+
+@settings(max_examples=60)
+@given(st.data())
+def test_no_other_parting_is_cheaper(data):
+    count = data.draw(st.integers(1, 6))
+    costs = st.integers(0, 20)
+    one, other = ([data.draw(costs) for _ in range(count)] for _ in range(2))
+    places = st.integers(0, count - 1)
+    arcs = data.draw(st.lists(st.tuples(places, places, costs), max_size=10))
+    arcs = [arc for arc in arcs if arc[0] != arc[1]]
+
+    def price(side):
+        own = sum(a if s else b for s, a, b in zip(side, one, other, strict=True))
+        return own + sum(c for u, v, c in arcs if side[u] and not side[v])
+
+    best = min(price([bool(n >> at & 1) for at in range(count)]) for n in range(1 << count))
+    assert price(list(minimum_cut(one, other, arcs))) == pytest.approx(best)
+
+
+def test_infinite_costs_are_never_paid():
+    inf = float("inf")
+    side = minimum_cut([0, 0, inf], [5, 0, 0], [(0, 1, inf), (1, 2, 3.0)])
+    assert side.tolist() == [True, True, False]
+    assert minimum_cut([0, 0], [5, 0], [(0, 1, inf), (1, 0, inf)]).all()
