@@ -29,10 +29,12 @@ from onnx_compress.kernels.simd.vectors import (
     call,
     fill,
     load,
+    prefetch,
     store,
     vector,
 )
 
+AHEAD = 2048  # bytes that few rows ask for before they are read
 CHUNK = 32  # k between moves from 16 to 32 bits; 8 quads of at most 2 * 15 * 128
 
 
@@ -159,7 +161,10 @@ def _chunk(
     sums: dict[tuple[int, int, int], Any] = {}
     for step in range(steps_of(bits, chunk)):
         for v in range(small.vectors):
-            packed = load(builder, w, 4 * small.width * (step * small.vectors + v), codes)
+            offset = 4 * small.width * (step * small.vectors + v)
+            if rows <= 2:
+                prefetch(builder, w, offset + AHEAD)
+            packed = load(builder, w, offset, codes)
             for quad in range(8 // width):
                 u = packed
                 if quad:
