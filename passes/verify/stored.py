@@ -22,6 +22,7 @@ from onnx_compress.passes.verify.pairs import Pair, expected, pairs
 
 LEVEL = "stored"
 _WEIGHT, _CHANNEL, _NUMBER = 1.0, 1.0, 6.0  # steps that are fine in any model
+_NUMBER_AT_LEAST = 2.5  # of few levels, of which that is most
 _TIMES_WEIGHT, _TIMES_CHANNEL, _TIMES_NUMBER = 4.0, 6.0, 12.0  # of what is usual there
 _FEW = 1e-3  # share of numbers that stand out one by one
 _ENOUGH = 16  # numbers of a channel whose mean says something
@@ -158,7 +159,7 @@ def _look(pair: Pair) -> _Look | None:
         return _Look(pair, operator, error, None, _without_steps(one, other), "")
     off = _deviation(one, other, step)
     rms = float(np.sqrt(np.mean(off**2))) if off.size else 0.0
-    inner = _unlike(one, other) or _shifted(off) or _numbers(off, rms)
+    inner = _unlike(one, other) or _shifted(off) or _numbers(off, _levels(other, step))
     whole = diagnose(one, other, step) if rms > _WEIGHT else ""
     return _Look(pair, operator, error, rms, inner, whole)
 
@@ -195,12 +196,18 @@ def _channels(off: Array) -> str:
     return ""
 
 
-def _numbers(off: Array, rms: float) -> str:
-    """Single numbers that stand out; channels, where there are many."""
-    limit = max(_NUMBER, _TIMES_NUMBER * rms)
-    wrong = np.argwhere(np.abs(off) > limit)
-    if not 0 < len(wrong) <= _FEW * off.size:
-        return _channels(off)
+def _levels(other: Array, step: Array) -> float:
+    """How many steps there are between the lowest and the highest code, about."""
+    return float(2 * np.abs(other / step).max(initial=0.0))
+
+
+def _numbers(off: Array, levels: float) -> str:
+    """Single numbers that stand out; channels, where there are many in a few of these."""
+    fine = min(_NUMBER, max(levels / 4, _NUMBER_AT_LEAST))
+    wrong = np.argwhere(np.abs(off) > max(fine, _TIMES_NUMBER * float(np.median(np.abs(off)))))
+    channels = _channels(off) if len(wrong) > _FEW * off.size or not len(wrong) else ""
+    if channels or not len(wrong):
+        return channels
     place = list(map(int, wrong[0]))
     far = float(np.abs(off).max())
     return (
