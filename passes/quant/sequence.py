@@ -48,7 +48,9 @@ def solve_all(
     for done, (weight, plan) in enumerate(plans.items()):
         context.progress(done, len(plans), "weights")
         found = held.pop(weight, None)
-        yield weight, found or _solved(weight, plan, seen.pop(weight, None), context)
+        if found is None:
+            found = _solved(weight, plan, seen.pop(weight, None), context)
+        yield weight, found
 
 
 def _in_stages(
