@@ -42,8 +42,6 @@ def rank_by_data(
     channels: Channels, readers: Sequence[Consumer], seen: Mapping[Consumer, Covariances]
 ) -> list[Ranking]:
     """Groups that a consumer sums over, ranked by its loss."""
-    from threadpoolctl import threadpool_limits
-
     shares: dict[Group, list[_Share]] = {}
     owners = _owners(channels)
     for reader in readers:
@@ -53,8 +51,7 @@ def rank_by_data(
         problem = _Problem(reader, seen[reader])
         for group in wanted:
             shares.setdefault(group, []).append(_Share(problem, group))
-    with threadpool_limits(1):
-        return [_eliminated(group, parts) for group, parts in shares.items()]
+    return [_eliminated(group, parts) for group, parts in shares.items()]
 
 
 def _owners(channels: Channels) -> dict[Group, set[int]]:

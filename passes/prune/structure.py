@@ -102,17 +102,20 @@ def _removed(
 def _rankings(
     channels: Channels, found: Inventory, context: Context, request: Request
 ) -> list[Ranking]:
+    from threadpoolctl import threadpool_limits
+
     score = request.score or ("data" if context.calibrated else "magnitude")
     if score == "random":
         return rank_at_random(channels, context.seed)
-    if score == "magnitude":
-        return rank_by_magnitude(channels)
-    readers = consumers(channels, found.weights)
-    seen = _seen(channels.model, readers, context)
-    rankings = rank_by_data(channels, readers, seen)
-    if score == "local":
-        return rankings
-    return with_gains(channels, rankings, readers, seen, context.fit)
+    with threadpool_limits(1):  # equal bytes on any number of cores
+        if score == "magnitude":
+            return rank_by_magnitude(channels)
+        readers = consumers(channels, found.weights)
+        seen = _seen(channels.model, readers, context)
+        rankings = rank_by_data(channels, readers, seen)
+        if score == "local":
+            return rankings
+        return with_gains(channels, rankings, readers, seen, context.fit)
 
 
 def _seen(
