@@ -20,6 +20,7 @@ from onnx_compress.ir.runtime.walk import Walk
 from onnx_compress.ir.weights import Use, Weight, find_weights
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.prune.bias import add_to_bias
+from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.statistics.regression import Fit, Regression
 from onnx_compress.passes.statistics.request import Look
 
@@ -82,13 +83,11 @@ def repair(
     progress: Callable[[int, int], None],
 ) -> set[str]:
     """Refit all parts; gives the names of the weights that were changed."""
-    from threadpoolctl import threadpool_limits
-
     done: set[str] = set()
     now, then = Walk(model, feeds), Walk(original, feeds)
     look = Look(windows=_ROWS, samples=max(len(feeds), 1))
     for at, part in enumerate(items):
-        with threadpool_limits(1):
+        with one_thread():
             try:
                 fit = _fit(part, now, then, look, len(feeds))
             except UnsupportedError:  # what goes there is no tensor; later ones may be reached

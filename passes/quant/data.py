@@ -18,6 +18,7 @@ from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.plan import main_use
+from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.statistics import Moment, Moments, collect
 from onnx_compress.passes.statistics.request import Request
 
@@ -49,11 +50,10 @@ class Seen:
         if self.cross is None or few or self.moments.groups > 1 or len(self.moments.stored) > 1:
             return None
         from scipy.linalg import solve
-        from threadpoolctl import threadpool_limits
 
         h = self.moments.matrix()
         pull = _PULL * float(np.diagonal(h).mean()) * np.eye(len(h))
-        with threadpool_limits(1):
+        with one_thread():
             return np.asarray(solve(h + pull, (self.cross + pull).T, assume_a="pos").T)
 
     def shift(self, matrix: Array, decoded: Array) -> Array:

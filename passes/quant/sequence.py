@@ -24,6 +24,7 @@ from onnx_compress.passes.quant.bias import correct
 from onnx_compress.passes.quant.data import Seen, at_once, multiplying
 from onnx_compress.passes.quant.plan import Plan, main_use
 from onnx_compress.passes.quant.solve import Solved, solve
+from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.statistics import CrossMoment, Look, Mean, Moment
 
 Answer = tuple[Weight, Solved | No]
@@ -82,9 +83,7 @@ def _in_stages(
 
 
 def _solved(weight: Weight, plan: Plan, seen: Seen | None, context: Context) -> Solved | No:
-    from threadpoolctl import threadpool_limits
-
-    with threadpool_limits(1):  # sums must not depend on the threads there are
+    with one_thread():  # sums must not depend on the threads there are
         return solve(weight, plan, seen, context.target.saturates)
 
 
@@ -134,8 +133,6 @@ class _Stages:
 
     def _seen(self, group: list[Weight]) -> dict[Weight, Seen]:
         """H, C and the means of all weights of a stage; those that share inputs share them."""
-        from threadpoolctl import threadpool_limits
-
         uses = {w: (main_use(w), main_use(self._twins[w])) for w in group}
         sums: dict[Any, _Sums] = {}
         look = Look(_WINDOWS, samples=max(self._old.count, 1))
@@ -148,7 +145,7 @@ class _Stages:
         for walk, at in ((self._old, 0), (self._new, 1)):
             taps = [tap for each in sums.values() for tap in each.taps(at)]
             walk.reach([v for tap in taps if (v := tap.node.input(tap.slot)) is not None])
-        with threadpool_limits(1):
+        with one_thread():
             for sample in range(self._old.count):
                 for each in sums.values():
                     each.add(self._old, self._new, sample)

@@ -18,6 +18,7 @@ from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.runtime import Feed
 from onnx_compress.ir.runtime.watch import Seen, Tap, Watch
+from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.statistics.cache import Cache
 from onnx_compress.passes.statistics.request import Accumulator, Look, Request
 
@@ -73,8 +74,6 @@ def stream(
 
     All that is asked for is watched in every batch: numbers must not depend on what is summed.
     """
-    from threadpoolctl import threadpool_limits
-
     if not feeds:
         raise CalibrationError("there are no samples", "give some with --calib FILE")
     look = replace(look or Look(), samples=sum(map(_samples, feeds)))
@@ -82,7 +81,7 @@ def stream(
     watches = [Watch(*part, threads, optimize=True) for part in _watched(model, sums.values())]
     batches = _batches(requests, sums, memory)
     done, total = 0, len(batches) * len(feeds)
-    with ThreadPoolExecutor(threads) as pool, threadpool_limits(1):
+    with ThreadPoolExecutor(threads) as pool, one_thread():
         for batch in batches:
             sums = {key: request.start(look) for key, request in batch.items()}
             runs = [watch.run_all(feeds) for watch in watches]

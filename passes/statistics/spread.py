@@ -8,6 +8,7 @@ import numpy as np
 
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.runtime.watch import Tap
+from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.statistics.gram import Gram, unpacked
 from onnx_compress.passes.statistics.request import Look
 
@@ -55,13 +56,11 @@ class _Spread:
         self._gram.add(x.reshape(-1, x.shape[-1]))
 
     def result(self) -> Directions:
-        from threadpoolctl import threadpool_limits
-
         if self._gram is None:
             return Directions(np.zeros(0), np.zeros((0, 0)), np.zeros(0), 0)
         (packed,) = self._gram.packed()
         second = unpacked(packed)
         mean = self._gram.total / max(self._gram.rows, 1)
-        with threadpool_limits(1):
+        with one_thread():
             variances, basis = np.linalg.eigh(second - np.outer(mean, mean))
         return Directions(variances[::-1], basis[:, ::-1], mean, self._gram.rows)

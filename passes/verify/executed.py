@@ -23,6 +23,7 @@ from onnx_compress.ir.runtime.decoded import decoded
 from onnx_compress.ir.runtime.optimized import Optimized
 from onnx_compress.ir.runtime.watch import Seen, Tap, Watch
 from onnx_compress.ir.weights.effective import Effective, effective
+from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.verify.diagnosis import diagnose
 from onnx_compress.passes.verify.finding import Finding, Severity
 from onnx_compress.passes.verify.recompute import OTHERS, RECOMPUTED, Fit, fit
@@ -127,8 +128,6 @@ def _recomputed(
     progress: Callable[[int, int], None],
 ) -> tuple[dict[Node, NodeCheck], list[Finding]]:
     """The nodes of one graph; `ran`: what its outputs should be. Raises InvalidError, LoadError."""
-    from threadpoolctl import threadpool_limits
-
     known = _known(graph)
     checks: dict[Node, NodeCheck] = {}
     findings: list[Finding] = []
@@ -137,7 +136,7 @@ def _recomputed(
         if not done and ran is not None:
             findings += _same(ran, outputs)
         for node, values in product(known, seen):
-            with threadpool_limits(1):  # small products: more threads wait for each other
+            with one_thread():  # small products: more threads wait for each other
                 found = _checked(node, values)
             if found is not None and _worse(found, checks.get(node)):
                 checks[node] = found
