@@ -14,8 +14,11 @@ from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.quant.static.guard import guard
 from onnx_compress.passes.quant.static.place import placement
 from onnx_compress.passes.quant.static.shift import Original, correct_means
+from onnx_compress.passes.quant.static.units import Unit
 
 READER = "static"
+_NODES, _WEIGHTED = 4, 6  # nodes and small tensors around a unit, and around a weight
+_NODE_BYTES = 100  # that each takes in a file, with its name
 
 
 @dataclass
@@ -64,6 +67,9 @@ def placed(
                 half = plan(weight, Setting(16, 0, False), None)
                 if not isinstance(half, No):
                     made.plans[weight] = half
+    if not _smaller(taken):
+        made.plans.clear()
+        return made
     if model.opset() < version:
         made.changes.append(Entry("operator set", f"raised from {model.opset()} to {version}"))
         opset.raise_to(model, version, Shapes(model, context.sample).types)
@@ -71,6 +77,13 @@ def placed(
     for weight in found.write(taken):
         made.plans[weight] = Plan(8, {weight.uses[0]: READER})
     return made
+
+
+def _smaller(taken: Sequence[Unit]) -> bool:
+    """Whether bytes save more in weights than the nodes around them take in the file."""
+    saved = sum(unit.weight.nbytes * 3 // 4 for unit in taken if unit.weight is not None)
+    nodes = sum(_NODES + (_WEIGHTED if unit.weight is not None else 0) for unit in taken)
+    return saved > nodes * _NODE_BYTES
 
 
 def settled(model: Model) -> bool:
