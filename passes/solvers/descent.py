@@ -101,7 +101,8 @@ class _Columns:
     def _step(self, k: int, g: Array) -> Array:
         """Move one column; gives by how much its numbers changed."""
         scale, q, curvature = self.scale[k // self._group], self.codes[k], self._diagonal[k]
-        new = g / (scale * curvature)
+        # rows of almost nothing have products below what single precision holds
+        new = g / np.maximum(scale * curvature, np.finfo(g.dtype).tiny)
         new += q
         np.rint(new, out=new)
         np.clip(new, 0, self._top, out=new)
