@@ -183,3 +183,16 @@ def test_on_correlated_inputs_it_pays_as_published():
     best, fitted = descend(weight, moment, grid, gptq(weight, moment, grid), sweeps=6, refit=True)
     assert relative_loss(weight, grid.decode(codes), moment) < rounded / 2.5
     assert relative_loss(weight, fitted.decode(best), moment) < rounded / 3
+
+
+def test_rows_and_inputs_of_almost_nothing_have_codes_too():
+    weight, moment = problem((6, 20), 0)
+    weight[2] *= 1e-30
+    weight[4] = 0
+    moment[:, 5] = moment[5] = 0
+    moment[5, 5] = 1e-20
+    grid = mse_clip(weight, 4, 10)
+    codes, found = descend(weight, moment * 1e-12, grid, refit=True)
+    assert np.isfinite(codes).all()
+    assert (found.scale > 0).all()
+    assert np.isfinite(found.decode(codes)).all()
