@@ -7,10 +7,11 @@ from onnx.parser import parse_model
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import from_proto, to_bytes, to_proto
+from onnx_compress.ir.graph.build import add_exit
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.invariants import check
 
-from graphs import HEAD, after, node, run, value, view
+from graphs import HEAD, after, array, node, run, value, view
 
 
 def test_a_replaced_output_of_the_model_keeps_its_name_and_type():
@@ -158,3 +159,20 @@ def test_ten_thousand_consumers_are_re_pointed_in_time_linear_in_them():
     check(model)
     assert remove_unused(model, [n.output for n in list(model.graph.nodes)]) == 9_999
     assert [n.op for n in model.graph.sorted()] == ["Relu", "Neg"]
+
+
+def test_forgotten_shapes_are_not_declared_by_a_probe_either():
+    """A value with a stale shape that is given out for a look must not be declared with it."""
+    model = view(
+        "(float[2,4] x) => (float[2,3] y) <float[2,4] h> { h = Relu(x) y = MatMul(h, w) }",
+        w=array(4, 3),
+    )
+    h = value(model, "h")
+    assert h.info is not None
+    model.forget_shapes([h])
+    model.graph.outputs.append((h, None))
+    add_exit(h, model.graph)
+    given = to_proto(model).graph.output[1]
+    assert given.name == "h"
+    assert not given.type.tensor_type.HasField("shape")
+    assert not to_proto(model).graph.value_info

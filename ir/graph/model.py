@@ -267,15 +267,18 @@ class Model(Document):
     def forget_shapes(self, values: Iterable[Value]) -> None:
         """Leave out what the file declares of the shapes of inner values, which have changed."""
         changed = set(values)
+        for value in changed:
+            if value.info is not None and not value.is_input:
+                value.info = _unshaped(
+                    value.info
+                )  # it is written where a probe gives the value out
         for graph in self.graphs():
             graph.value_info = [entry for entry in graph.value_info if entry[0] not in changed]
             if graph is self.graph:
                 continue
             for at, (value, info) in enumerate(graph.outputs):
                 if value in changed and info is not None:
-                    kept = ValueInfoProto.FromString(info.SerializeToString())
-                    kept.type.tensor_type.ClearField("shape")
-                    graph.outputs[at] = value, kept
+                    graph.outputs[at] = value, _unshaped(info)
         self.edits += 1
 
     # ----------------------------------------------------------------------------- everything
@@ -328,3 +331,9 @@ class Model(Document):
         else:
             self.shell.opset_import.add(domain=domain, version=version)
         self.edits += 1
+
+
+def _unshaped(info: ValueInfoProto) -> ValueInfoProto:
+    kept = ValueInfoProto.FromString(info.SerializeToString())
+    kept.type.tensor_type.ClearField("shape")
+    return kept
