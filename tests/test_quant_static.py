@@ -68,7 +68,7 @@ def error(proto, small, fit):
 RESIDUAL = """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
     a = Conv<pads=[1,1,1,1]>(x, w1, b1)
     r = Relu(a)
-    d = Conv<pads=[1,1,1,1], group=16>(r, w2)
+    d = Conv<pads=[1,1,1,1], group=64>(r, w2)
     e = Clip(d, low, high)
     p = Conv(e, w3)
     s = Add(p, r)
@@ -80,8 +80,8 @@ RESIDUAL = """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
     y = Conv(g, w4)
 }"""
 NUMBERS = {
-    **weights(w1=(16, 8, 3, 3), w2=(16, 1, 3, 3), w3=(16, 16, 1, 1), w4=(10, 32, 1, 1)),
-    "b1": draw(16, seed=9),
+    **weights(w1=(64, 8, 3, 3), w2=(64, 1, 3, 3), w3=(64, 64, 1, 1), w4=(10, 128, 1, 1)),
+    "b1": draw(64, seed=9),
     "low": np.float32(0),
     "high": np.float32(6),
 }
@@ -156,7 +156,7 @@ def test_an_excluded_convolution_is_not_quantized_behind_our_back():
     kept = next(t for t in small.graph.initializer if t.name == "w2")
     assert kept.data_type == 1
     wide = dict(
-        NUMBERS, w2=NUMBERS["w2"] * np.float32(10.0) ** np.arange(-8, 8)[:, None, None, None]
+        NUMBERS, w2=NUMBERS["w2"] * np.float32(10.0) ** np.resize(np.arange(-8, 8), (64, 1, 1, 1))
     )
     proto = build(RESIDUAL, **{k: v.astype("float32") for k, v in wide.items()})
     small, _ = quant(proto, fit, exclude=("w2",), activations="int8")
@@ -171,7 +171,7 @@ def test_a_layer_that_makes_most_of_the_error_stays_float():
     fit = feeds(1, 8, 12, 12, count=16)
     for feed in fit:
         feed["x"][:, 0] = 0
-    far = dataclasses.replace(ALWAYS, convolutions={"static": [[72, 16, 1.01], [16, 16, 4.0]]})
+    far = dataclasses.replace(ALWAYS, convolutions={"static": [[72, 64, 1.01], [64, 64, 4.0]]})
     small, report = quant(proto, fit, far)
     assert "of the error" in reasons(report)
     strict, _ = quant(proto, fit, far, activations="int8")
@@ -180,15 +180,15 @@ def test_a_layer_that_makes_most_of_the_error_stays_float():
 
 def test_a_factor_costs_nothing(tmp_path):
     proto = build(
-        """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
+        """g (float[1,32,12,12] x) => (float[?,?,?,?] y) {
             a = Conv(x, w1) t = Add(a, three) h = Clip(t, low, high) m = Mul(a, h)
             s = Div(m, high) y = Conv(s, w2) }""",
-        **weights(w1=(16, 8, 1, 1), w2=(8, 16, 1, 1)),
+        **weights(w1=(64, 32, 1, 1), w2=(32, 64, 1, 1)),
         low=np.float32(0),
         high=np.float32(6),
         three=np.float32(3),
     )
-    fit = feeds(1, 8, 12, 12)
+    fit = feeds(1, 32, 12, 12)
     small, _ = quant(proto, fit, activations="int8")
     ran = executed(small, fit[0], tmp_path)
     assert ran["QLinearConv"] == 2
@@ -207,6 +207,15 @@ def test_a_second_run_changes_nothing():
     again, report = quant(small, fit)
     assert not [e for e in report.changes if e.subject != "operator set"]
     assert len(again.graph.node) == len(small.graph.node)
+
+
+def test_a_small_model_does_not_grow():
+    proto = build(
+        "g (float[1,4,8,8] x) => (float[?,?,?,?] y) { y = Conv(x, w) }", **weights(w=(6, 4, 1, 1))
+    )
+    small, report = quant(proto, feeds(1, 4, 8, 8), activations="int8")
+    assert not report.modified
+    assert small.ByteSize() <= proto.ByteSize()
 
 
 # ------------------------------------------------------------------------------------ the cut
