@@ -334,6 +334,7 @@ class Model(Document):
 
 
 def _unshaped(info: ValueInfoProto) -> ValueInfoProto:
-    kept = ValueInfoProto.FromString(info.SerializeToString())
+    kept = ValueInfoProto()
+    kept.CopyFrom(info)
     kept.type.tensor_type.ClearField("shape")
     return kept
