@@ -269,9 +269,8 @@ class Model(Document):
         changed = set(values)
         for value in changed:
             if value.info is not None and not value.is_input:
-                value.info = _unshaped(
-                    value.info
-                )  # it is written where a probe gives the value out
+                # written where a probe gives the value out
+                value.info = _unshaped(value.info)
         for graph in self.graphs():
             graph.value_info = [entry for entry in graph.value_info if entry[0] not in changed]
             if graph is self.graph:
