@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -438,7 +439,10 @@ def on_a_terminal(*arguments: str, interrupt_at: str = "") -> tuple[int, str]:
     master, slave = pty.openpty()
     line = [sys.executable, "-m", "onnx_compress", *arguments]
     ends = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
-    process = subprocess.Popen(line, env=os.environ | {"TERM": "xterm-256color"}, **ends)
+    # what runs in the background of a shell ignores SIGINT, and so would what it starts
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    environment = os.environ | {"TERM": "xterm-256color"}
+    process = subprocess.Popen(line, env=environment, preexec_fn=heard, **ends)
     os.close(slave)
     seen, sent = b"", False
     try:
