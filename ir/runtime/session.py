@@ -134,8 +134,8 @@ class Session:
         for start in range(0, len(feeds), self.threads):
             jobs = [_Job(self, feed) for feed in feeds[start : start + self.threads]]
             try:
-                while jobs:  # what is given out is not held on to
-                    yield jobs.pop(0).outputs()
+                while jobs:
+                    yield _first(jobs)
             finally:
                 for job in jobs:
                     job.end()
@@ -184,6 +184,13 @@ class _Job:
         """Stop it if it still runs: before the next node, that is."""
         self._options.terminate = True
         wait([self._future], _GRACE)
+
+
+def _first(jobs: list[_Job]) -> list[Any]:
+    """Outputs of the first job, which is dropped then: nobody holds on to what is given out."""
+    results = jobs[0].outputs()
+    del jobs[0]
+    return results
 
 
 class _Pools(threading.local):
