@@ -118,6 +118,11 @@ BODIES = {
     ),
 }
 
+# what a reader of quantized inputs wants
+QUANTIZED = """(float[1,6,n] x) => (float y) <float s = {0.05}, uint8 z = {128}> {
+    q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)  y = Conv(d, w)
+}"""
+
 
 def sample(name: str):
     """The model of that name and feeds for it."""

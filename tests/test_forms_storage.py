@@ -9,7 +9,7 @@ from onnx_compress.ir.graph import from_proto, to_bytes, to_proto
 from onnx_compress.ir.graph.files import file_size
 from onnx_compress.ir.weights.forms import READERS, Half
 
-from coded_weights import close, coded, emitted, same_bits, sample
+from coded_weights import QUANTIZED, close, coded, emitted, same_bits, sample
 from graphs import array, run, view
 
 
@@ -42,7 +42,10 @@ def test_the_original_goes_and_the_file_shrinks(reader):
     text = "(int64[2] i) => (float y) { y = Gather(w, i) }"
     if reader in ("dynamic", "dequantize"):
         text = "(float[1,256] x) => (float y) { y = MatMul(x, w) }"
-    model = view(text, w=array(256, 64))
+    weight = array(256, 64)
+    if reader == "static":
+        text, weight = QUANTIZED, array(256, 6, 11)
+    model = view(text, w=weight)
     small, _, forms = emitted(model, lambda weight: coded(weight, reader))
     stored = to_proto(small).graph.initializer
     assert "w" not in [t.name for t in stored]

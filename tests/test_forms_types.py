@@ -8,7 +8,7 @@ from onnx_compress.ir.graph import to_proto
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.ir.weights.forms import READERS, Dense, Half, minimum_opset
 
-from coded_weights import BODIES, allowed, close, coded, emitted, same_bits, sample
+from coded_weights import BODIES, QUANTIZED, allowed, close, coded, emitted, same_bits, sample
 from graphs import array, run, view
 
 
@@ -17,9 +17,12 @@ def test_a_model_of_the_operator_set_that_a_reader_asks_for_loads(reader):
     opset = minimum_opset([reader])
     text = "(float[3,6] x) => (float y) { y = MatMul(x, w) }"
     feed = {"x": array(3, 6)}
+    weight = array(6, 8)
     if reader == "gathered":
         text, feed = "(int64[2] i) => (float y) { y = Gather(w, i) }", {"i": np.array([1, 4])}
-    model = view(text, opset, 3, w=array(6, 8))
+    if reader == "static":
+        text, feed, weight = QUANTIZED, {"x": array(1, 6, 3)}, array(4, 6, 2)
+    model = view(text, opset, 3, w=weight)
     small, _ = close(model, feed, lambda weight: coded(weight, reader))
     assert small.opset() == opset
     assert minimum_opset(["codec", reader]) >= opset

@@ -69,6 +69,8 @@ class _Probe:
             known = channels.axes.shapes.types.get(source)
             if source in self._switches or value is None or shape is None or known is None:
                 continue
+            if known.element not in _DTYPES:  # of a custom operator, which tells no type
+                continue
             scale, shift = (add_input(model, stem, known.element) for stem in ("keep", "mean"))
             scaled = model.add_node(model.graph, "Mul", [value, scale])
             moved = model.add_node(model.graph, "Add", [scaled, shift])
@@ -98,7 +100,7 @@ class _Probe:
             off = np.zeros(len(reader.channels), bool) if gone is None else gone[reader.channels]
             shape = [-1] + [1] * (-place - 1)
             known = self._channels.axes.shapes.types[source]
-            dtype = _DTYPES.get(known.element, np.float32)
+            dtype = _DTYPES[known.element]
             extra[scale] = (~off).astype(dtype).reshape(shape)
             extra[shift] = np.where(off, self._means[source], 0).astype(dtype).reshape(shape)
         return self._session.run({**feed, **extra})
