@@ -263,7 +263,7 @@ QUANT = st.builds(
 )
 PASSES = st.tuples(
     st.lists(st.just(Fold()), max_size=2), st.lists(PRUNE, max_size=2), st.lists(QUANT, max_size=2)
-).map(lambda kinds: list(itertools.chain(*kinds)))
+).map(lambda kinds: sorted(itertools.chain(*kinds), key=lambda one: one.phase))
 OPTIONS = st.fixed_dictionaries(
     {},
     optional={
