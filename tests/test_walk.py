@@ -62,3 +62,16 @@ def test_a_covariance_is_that_of_the_positions():
     assert np.allclose(found.mean, rows.mean(0), atol=1e-6)
     assert np.allclose(found.matrix, np.cov(rows.T, bias=True), atol=1e-6)
     assert (found.rows, found.samples) == (96, 3)
+
+
+def test_what_is_computed_from_constants_is_reached_too():
+    model = view(
+        "(float[N,4] x) => (float[N,4] y) { t = Transpose(W) u = Gemm(t, V) y = MatMul(x, u) }",
+        W=array(4, 4),
+        V=array(4, 4),
+    )
+    walk = Walk(model, [{"x": array(3, 4)}])
+    walk.reach([value(model, "t")])
+    assert np.array_equal(walk.value(value(model, "t"), 0), model.constant(value(model, "W")).T)
+    walk.reach([value(model, "u"), value(model, "y")])
+    assert walk.value(value(model, "y"), 0).shape == (3, 4)

@@ -39,11 +39,15 @@ def reaching(
         and value.producer not in found
         and value.producer not in fixed
     )
+    # what is wanted, and computed from constants alone
+    steady = [v for v in wanted if v.producer in fixed and model.tensor(v) is None]
     made = [value for node in nodes for value in node.outputs if value is not None]
     after = {*done, *found}
     gives = [value for value in made if value in wanted or _read_later(model, value, after)]
     last = [v for v in reads if v not in wanted and not _read_later(model, v, after)]
-    return Part((*supplied(nodes, fixed), *nodes), tuple(reads), tuple(gives), tuple(last))
+    makers = [*nodes, *(v.producer for v in steady if v.producer is not None)]
+    whole = (*supplied(makers, fixed), *nodes)
+    return Part(whole, tuple(reads), (*gives, *dict.fromkeys(steady)), tuple(last))
 
 
 def _read_later(model: Model, value: Value, done: set[Node]) -> bool:

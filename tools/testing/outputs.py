@@ -46,10 +46,19 @@ class Yardstick:
         return [outputs[at] for outputs in self._outputs[key]]
 
     def level(self, feed: Feed, at: int) -> float:
-        """Root mean square of what the changes do to one output for a feed; 0 where it is empty."""
-        one = Session(self._model, optimize=self._optimize).call(feed)[at]
-        size = max(float(np.size(one)) ** 0.5, 1.0)
-        return max((_norm(_difference(one, found)) / size for found in self(feed, at)), default=0.0)
+        """Root mean square of what the changes do to one output for a feed.
+
+        Where they do nothing to it, as behind a Relu that is shut, to any output.
+        """
+        outputs = Session(self._model, optimize=self._optimize).call(feed)
+
+        def of(place: int) -> float:
+            one = outputs[place]
+            size = max(float(np.size(one)) ** 0.5, 1.0)
+            found = self(feed, place)
+            return max((_norm(_difference(one, other)) / size for other in found), default=0.0)
+
+        return of(at) or max(map(of, range(len(outputs))))
 
 
 def perturbed(model: Model, size: float, optimize: bool) -> Iterator[Session]:
