@@ -7,6 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from onnx_compress.passes.quant import Quant
+
 from models_by_text import (
     build,
     draw,
@@ -88,3 +90,12 @@ def test_double_precision_takes_sixteen_bits():
     small, report = quant(proto, feed, bits=16)
     assert report.modified
     assert error(proto, small, feed) < 0.001
+
+
+def test_scales_along_inputs_are_not_taken_for_those_of_outputs():
+    """ConvTranspose with groups of one output: each input channel has a scale of its own."""
+    w = draw(24, 1, 2, 2) * np.linspace(0.1, 3, 24, dtype=np.float32).reshape(-1, 1, 1, 1)
+    proto = build("g (float[2,24,7,4] x) => (float y) { y = ConvTranspose <group=2> (x, w) }", w=w)
+    feed = {"x": draw(2, 24, 7, 4)}
+    small = Quant(bits=8)(proto, sample=feed, fit=[feed])
+    assert error(proto, small, feed) < 0.02

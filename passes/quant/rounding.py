@@ -45,7 +45,10 @@ def descended(
     if form.scale is None or not form.scales_along(use):
         return form
     order = order_of(weight.shape, use)
-    scale = order.matrix(np.broadcast_to(form.scale, weight.shape))[:, :1].astype(np.float64)
+    wide = order.matrix(np.broadcast_to(form.scale, weight.shape))
+    if (wide != wide[:, :1]).any():  # of a grouped ConvTranspose, inputs have scales, too
+        return form
+    scale = wide[:, :1].astype(np.float64)
     # codes from -top to top: the one more that two's complement has is left out
     top = (1 << bits - 1) - 1
     scale = scale.reshape(*aim.shape[:2], 1)

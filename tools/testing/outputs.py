@@ -48,7 +48,8 @@ class Yardstick:
     def level(self, feed: Feed, at: int) -> float:
         """Root mean square of what the changes do to one output for a feed.
 
-        Where they do nothing to it, as behind a Relu that is shut, to any output.
+        Where they do nothing to it, as behind a Relu that is shut, to any output; where to none, the
+        size of the changes itself.
         """
         outputs = Session(self._model, optimize=self._optimize).call(feed)
 
@@ -58,7 +59,7 @@ class Yardstick:
             found = self(feed, place)
             return max((_norm(_difference(one, other)) / size for other in found), default=0.0)
 
-        return of(at) or max(map(of, range(len(outputs))))
+        return of(at) or max(map(of, range(len(outputs)))) or self._size
 
 
 def perturbed(model: Model, size: float, optimize: bool) -> Iterator[Session]:
