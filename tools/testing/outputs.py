@@ -48,8 +48,8 @@ class Yardstick:
     def level(self, feed: Feed, at: int) -> float:
         """Root mean square of what the changes do to one output for a feed.
 
-        Where they do nothing to it, as behind a Relu that is shut, to any output; where to none, the
-        size of the changes itself.
+        Where they do nothing to it, as behind a Relu that is shut, to any output; where to none,
+        the size of the changes itself.
         """
         outputs = Session(self._model, optimize=self._optimize).call(feed)
 
