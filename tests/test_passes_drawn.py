@@ -1,7 +1,6 @@
 """Our own passes on models that nobody chose: all that they promise, however a model is written."""
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -46,13 +45,6 @@ EAGER = replace(  # bytes everywhere
 each = pytest.mark.parametrize("pass_", PASSES, ids=str)
 
 
-def but(*names: str, reason: str) -> Any:
-    """As `each`, but for passes in which drawn models found what is not mended yet."""
-    mark = pytest.mark.xfail(reason=reason, strict=False)
-    cases = [pytest.param(p, marks=mark) if str(p) in names else p for p in PASSES]
-    return pytest.mark.parametrize("pass_", cases, ids=[str(p) for p in PASSES])
-
-
 def folded_and_quantized(model: ModelProto) -> ModelProto:
     return Quant(bits=8)(Fold()(model), target="avx512-vnni")  # type: ignore[no-any-return]
 
@@ -64,7 +56,7 @@ def test_a_pass_keeps_its_promises(pass_: Pass, model: ModelProto) -> None:
     check_pass(pass_, model)
 
 
-@but("quant(bits=8)", reason="one model of 20: an error of 24 %, allowed are 19 %")
+@each
 @examples(20)
 @given(model=models(functions=True))
 def test_a_pass_keeps_its_promises_where_there_are_functions(
@@ -73,10 +65,7 @@ def test_a_pass_keeps_its_promises_where_there_are_functions(
     check_pass(pass_, model)
 
 
-@but(
-    *(str(Quant(bits=8, activations="float")), "quant(bits=8)"),
-    reason="a bias that was fitted to usual inputs is large beside denormal ones",
-)
+@each
 @examples(30)
 @given(data=st.data())
 def test_a_pass_keeps_the_outputs_of_extreme_inputs(pass_: Pass, data: st.DataObject) -> None:
@@ -85,7 +74,7 @@ def test_a_pass_keeps_the_outputs_of_extreme_inputs(pass_: Pass, data: st.DataOb
     outputs_kept(tried(pass_, model), [data.draw(feeds(model))])
 
 
-@but("prune(channels=0.4)", reason="decides otherwise where a model is written differently")
+@each
 @examples(15)
 @given(model=models() | models(ops=["Gemm", "embedding", "Relu"]))
 def test_a_pass_does_the_same_however_the_model_is_written(pass_: Pass, model: ModelProto) -> None:
