@@ -21,7 +21,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 ALIKE = "test_a_pass_does_the_same_however_the_model_is_written"
 OPEN = (
     "test_a_pass_keeps_its_promises_where_there_are_functions[quant(bits=8)]",
-    "test_a_pass_keeps_the_outputs_of_extreme_inputs[quant(bits=8, activations='float')]",
     f"{ALIKE}[prune(channels=0.4)]",
     f"{ALIKE}[quant(",
 )

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from onnx import ModelProto
 
@@ -19,6 +19,7 @@ from onnx_compress.testing import (
     check_mutations,
     check_pass,
     examples,
+    feed_of,
     feeds,
     models,
     tried,
@@ -71,7 +72,22 @@ def test_a_pass_keeps_its_promises_where_there_are_functions(
 def test_a_pass_keeps_the_outputs_of_extreme_inputs(pass_: Pass, data: st.DataObject) -> None:
     """Zeros, denormals, large numbers, all of them; one sample and three."""
     model = data.draw(models())
-    outputs_kept(tried(pass_, model), [data.draw(feeds(model))])
+    fit = data.draw(feeds(model))
+    outputs_kept(tried(pass_, model, fit), [fit])
+
+
+@each
+@examples(30)
+@given(data=st.data())
+def test_a_pass_keeps_the_outputs_of_inputs_that_it_did_not_see(
+    pass_: Pass, data: st.DataObject
+) -> None:
+    """Extreme ones after ordinary ones. Ranges of static integers are those of what was seen."""
+    model = data.draw(models())
+    fit, other = feed_of(from_proto(model), size=2), data.draw(feeds(model))
+    trial = tried(pass_, model, fit)
+    assume(trial.report is not None and not any("static" in e.text for e in trial.report.changes))
+    outputs_kept(trial, [fit, other])
 
 
 @each

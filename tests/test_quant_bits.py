@@ -105,6 +105,15 @@ def test_data_make_it_closer_and_layers_in_sequence_closer_still(bits):
     assert in_sequence < at_once
 
 
+@pytest.mark.parametrize("size", [0.0, 1e-43])
+def test_data_that_say_nothing_do_no_harm(size):
+    """Zeros and denormals leave nothing to solve for."""
+    fits = [{name: array * np.float32(size) for name, array in f.items()} for f in samples(80)]
+    small, _ = fitted(layers(), fits, bits=4)
+    feed = samples(81)[-1]
+    assert error(layers(), small, feed) < 2 * error(layers(), quant(layers(), feed, bits=4)[0], feed)
+
+
 def test_eight_bits_are_closer_with_data():
     proto, feeds, held = layers(), samples(24), samples(4)
     blind = quant(proto, feeds[0], bits=8, activations="float")[0]

@@ -52,9 +52,12 @@ class Seen:
         from scipy.linalg import solve
 
         h = self.moments.matrix()
-        pull = _PULL * float(np.diagonal(h).mean()) * np.eye(len(h))
+        size = float(np.diagonal(h).mean())
+        if not size > 0:  # nothing but zeros was seen
+            return None
+        pull = _PULL * np.eye(len(h))
         with one_thread():
-            return np.asarray(solve(h + pull, (self.cross + pull).T, assume_a="pos").T)
+            return np.asarray(solve(h / size + pull, (self.cross / size + pull).T, assume_a="pos").T)
 
     def shift(self, matrix: Array, decoded: Array) -> Array:
         """E[V x' - W x], [groups, R]."""
