@@ -15,6 +15,7 @@ from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array, element_type, np_dtype
 from onnx_compress.ir.graph.folded import Folded
+from onnx_compress.ir.graph.patterns import No, added_behind
 from onnx_compress.ir.weights import Use
 
 _OWN = {"Conv": 2, "com.microsoft.FusedConv": 2, "ConvTranspose": 2}  # slot of the bias
@@ -69,18 +70,11 @@ def _added(model: Model, node: Node, slot: int, change: Array) -> bool:
 
 
 def _behind(model: Model, node: Node, change: Array) -> bool:
-    """Into the Add that is all that reads a product, or into a new one."""
-    out = node.output
-    while len(out.uses) == 1 and not out.exits:
-        ((reader, slot),) = out.uses
-        if reader.graph is not node.graph:
-            return False
-        if reader.op == "Add" and _fits(model, reader.input(1 - slot), change):
-            return _added(model, reader, 1 - slot, change)
-        if reader.op != "Identity":
-            return False
-        out = reader.output
-    return False
+    """Into the Add that is all that reads a product."""
+    found = added_behind(node)
+    if isinstance(found, No) or not _fits(model, found[0].input(found[1]), change):
+        return False
+    return _added(model, *found, change)
 
 
 def _fits(model: Model, value: Value | None, change: Array) -> bool:

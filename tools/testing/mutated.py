@@ -60,7 +60,7 @@ def check_mutations(
     if allowed is None:
         allowed = EXACT if plain.exact else getattr(pass_, "weight_error", None) or BOUND
     feed = feed_of(from_proto(model), "normal", 2, seed)
-    yardstick = Yardstick(plain.changed, allowed, optimize=True)
+    yardstick = _Steady(plain, allowed)
     done = []
     for name in mutations:
         rng = np.random.default_rng(seed)
@@ -84,7 +84,34 @@ def check_mutations(
     return done
 
 
-def _otherwise(plain: Trial, trial: Trial, feed: Feed, yardstick: Yardstick) -> str:
+class _Steady:
+    """What random changes do to an output of a result, through its floats or the original's.
+
+    Both count: of what a pass made codes of, the result may store no float that could be changed.
+    """
+
+    def __init__(self, plain: Trial, size: float) -> None:
+        self._plain = plain
+        self._changed = Yardstick(plain.changed, size, optimize=True)
+        self._original = Yardstick(plain.original, size, optimize=True)
+
+    def __call__(self, feed: Feed, at: int) -> list[Any]:
+        """The output of the result, changed in these ways."""
+        was, now = (
+            np.asarray(self._plain.session(which, True).call(feed)[at])
+            for which in ("original", "changed")
+        )
+        found = self._changed(feed, at)
+        for other in map(np.asarray, self._original(feed, at)):
+            if other.shape != was.shape or was.shape != now.shape:
+                continue
+            with np.errstate(all="ignore"):
+                moved = now + (other - was) if now.dtype.kind == "f" else other
+            found.append(np.where(other == was, now, moved))
+        return found
+
+
+def _otherwise(plain: Trial, trial: Trial, feed: Feed, yardstick: _Steady) -> str:
     """What is wrong with the outputs; "" if nothing is."""
     expected, found = plain.session("changed", True).call(feed), Session(trial.changed).call(feed)
     coarse = resolution(plain.model)
