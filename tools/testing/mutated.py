@@ -22,6 +22,8 @@ from onnx_compress.testing.regression import regression
 from onnx_compress.testing.trial import PassLike, Trial, tried
 
 OUTSIDE = saved_externally.__name__  # one more way, for passes alone: functions see no folder
+_ROUNDING, _RARE = 1e-4, 0.02  # of the largest number; share of numbers
+Stored = tuple[str, tuple[int, ...], bytes]  # of numbers: their type, their shape, themselves
 # every weight stays one stored tensor of the same bytes and uses, so a pass must choose alike
 ALIKE = frozenset(
     {
@@ -50,9 +52,10 @@ def check_mutations(
     """Run a pass on mutations of a model; results must give what that of the model gives.
 
     Where no weight is stored otherwise (ALIKE), a lossy pass must also do the same to as many
-    weights and store the very same numbers. `mutations`: names of MUTATIONS, or "saved_externally".
-    `tolerance` as for `check_pass`. Gives the names of those that had something to write
-    differently. Raises Failed, and whatever the pass raises.
+    weights and store the same numbers, but for the rounding of the activations they are fitted to.
+    `mutations`: names of MUTATIONS, or "saved_externally". `tolerance` as for `check_pass`. Gives
+    the names of those that had something to write differently. Raises Failed, and whatever the
+    pass raises.
     """
     given = feed_of(from_proto(model), size=2)  # equal data for all, whatever is drawn for whom
     plain = tried(pass_, model, given)
@@ -132,16 +135,41 @@ def _decided_otherwise(plain: Trial, trial: Trial) -> str:
         return f"{other.total()} changes where {one.total()} were"
     if one != other:
         return f"{', '.join(other - one)} where {', '.join(one - other)} was"
-    return "" if _made(plain) == _made(trial) else "other numbers are stored"
+    one, other = _made(plain), _made(trial)
+    if one == other or _as_good_as(one - other, other - one):
+        return ""
+    return "other numbers are stored"
 
 
-def _made(trial: Trial) -> "Counter[tuple[Any, ...]]":
+def _as_good_as(one: "Counter[Stored]", other: "Counter[Stored]") -> bool:
+    """Whether tensors differ in their last bits alone, but for few numbers.
+
+    The runtime fuses nodes differently as a model is written, and so sums in another order: what
+    is fitted to activations differs by their rounding, and rarely a code for which it decides.
+    """
+    left = list(other.elements())
+    for dtype, shape, data in one.elements():
+        array = np.frombuffer(data, dtype).astype(np.float64)
+        near = np.abs(array).max(initial=0) * _ROUNDING
+        rare = max(1, int(_RARE * array.size))
+        for at, (kind, size, there) in enumerate(left):
+            if (kind, size) == (dtype, shape):
+                gap = np.abs(array - np.frombuffer(there, kind).astype(np.float64))
+                if np.count_nonzero(gap > near) <= rare:
+                    del left[at]
+                    break
+        else:
+            return False
+    return not left
+
+
+def _made(trial: Trial) -> "Counter[Stored]":
     """Stored tensors of the result that the model given had not."""
     before, after = (Counter(_stored(model)) for model in (trial.original, trial.changed))
     return after - before
 
 
-def _stored(model: Model) -> Iterable[tuple[Any, ...]]:
+def _stored(model: Model) -> Iterable[Stored]:
     for graph in model.graphs():
         for value, _ in model.stored(graph):
             array = model.constant(value)
