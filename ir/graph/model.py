@@ -348,5 +348,6 @@ class Model(Document):
 def _unshaped(info: ValueInfoProto) -> ValueInfoProto:
     kept = ValueInfoProto()
     kept.CopyFrom(info)
-    kept.type.tensor_type.ClearField("shape")
+    if kept.type.HasField("tensor_type"):  # an empty one made here would be of no type
+        kept.type.tensor_type.ClearField("shape")
     return kept

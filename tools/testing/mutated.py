@@ -136,12 +136,12 @@ def _decided_otherwise(plain: Trial, trial: Trial) -> str:
     if one != other:
         return f"{', '.join(other - one)} where {', '.join(one - other)} was"
     one, other = _made(plain), _made(trial)
-    if one == other or _as_good_as(one - other, other - one):
+    if one == other or as_good_as(one - other, other - one):
         return ""
     return "other numbers are stored"
 
 
-def _as_good_as(one: "Counter[Stored]", other: "Counter[Stored]") -> bool:
+def as_good_as(one: "Counter[Stored]", other: "Counter[Stored]") -> bool:
     """Whether tensors differ in their last bits alone, but for few numbers.
 
     The runtime fuses nodes differently as a model is written, and so sums in another order: what
