@@ -135,10 +135,8 @@ def _decided_otherwise(plain: Trial, trial: Trial) -> str:
         return f"{other.total()} changes where {one.total()} were"
     if one != other:
         return f"{', '.join(other - one)} where {', '.join(one - other)} was"
-    one, other = _made(plain), _made(trial)
-    if one == other or as_good_as(one - other, other - one):
-        return ""
-    return "other numbers are stored"
+    made, remade = _made(plain), _made(trial)
+    return "" if as_good_as(made - remade, remade - made) else "other numbers are stored"
 
 
 def as_good_as(one: "Counter[Stored]", other: "Counter[Stored]") -> bool:
@@ -173,5 +171,5 @@ def _stored(model: Model) -> Iterable[Stored]:
     for graph in model.graphs():
         for value, _ in model.stored(graph):
             array = model.constant(value)
-            if array is not None:
+            if array is not None and array.dtype.kind != "O":
                 yield array.dtype.name, array.shape, array.tobytes()
