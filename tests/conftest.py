@@ -18,9 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 # what drawn models found and is not mended yet; a mark in the file would change what is drawn
-OPEN = (
-    "test_a_pass_keeps_the_outputs_of_extreme_inputs[quant(bits=8, activations='float')]",
-)
+OPEN = ("test_a_pass_keeps_the_outputs_of_extreme_inputs[quant(bits=8, activations='float')]",)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
