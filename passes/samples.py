@@ -15,7 +15,9 @@ import numpy as np
 from onnx_compress.ir.errors import CalibrationError, InvalidError, TooLongError
 from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.graph.elements import dims
+from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import Feed, Port, Runner
+from onnx_compress.ir.weights.path import trace
 
 # sizes for the open dimensions after the first, by how many there are in an input
 _SIZES: dict[int, tuple[tuple[int, ...], ...]] = {
@@ -173,9 +175,9 @@ def _use(model: Model, value: Value) -> _Use:
         seen.add(at)
         for node, slot in at.uses:
             if node.op == "Gather" and slot == 1:
-                tensor = model.tensor(node.input(0))
-                if tensor is not None and len(tensor.dims):
-                    bounds.append(dims(tensor)[node.attribute("axis", 0)])
+                shape = _table(model, node.input(0))
+                if shape:
+                    bounds.append(shape[node.attribute("axis", 0)])
             elif node.op == "OneHot" and slot == 0:
                 depth = model.constant(node.input(1))
                 if depth is not None:
@@ -187,3 +189,12 @@ def _use(model: Model, value: Value) -> _Use:
             elif node.op in _PASSED_ON:
                 todo += [output for output in node.outputs if output is not None]
     return _Use(min(bounds, default=None), next(iter(compared), None))
+
+
+def _table(model: Model, value: Value | None) -> tuple[int, ...]:
+    """The shape of a stored table, also behind Identity, Cast and their like; () if unknown."""
+    tensor = model.tensor(value)
+    if tensor is not None or value is None:
+        return dims(tensor) if tensor is not None else ()
+    path = trace(model, value)
+    return () if isinstance(path, No) else path.shape

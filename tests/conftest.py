@@ -17,19 +17,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--run-slow", action="store_true", help="run the tests marked slow, too")
 
 
-# what drawn models found and is not mended yet; a mark in the file would change what is drawn
-ALIKE = "test_a_pass_does_the_same_however_the_model_is_written"
-OPEN = (
-    "test_a_pass_keeps_its_promises_where_there_are_functions[quant(bits=8)]",
-    f"{ALIKE}[prune(channels=0.4)]",
-    f"{ALIKE}[quant(",
-)
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.name.startswith(OPEN):
-            item.add_marker(pytest.mark.xfail(reason="found by drawn models, not mended yet"))
     if not config.getoption("--run-slow"):
         skip = pytest.mark.skip(reason="slow: needs --run-slow")
         for item in items:

@@ -90,11 +90,16 @@ def test_a_pass_keeps_the_outputs_of_inputs_that_it_did_not_see(
     outputs_kept(trial, [fit, other])
 
 
+def unnamed(pass_: Pass) -> Pass:
+    """Without options that go by names, which are what some mutations change."""
+    return replace(pass_, keep=None) if isinstance(pass_, Quant) else pass_
+
+
 @each
 @examples(15)
 @given(model=models() | models(ops=["Gemm", "embedding", "Relu"]))
 def test_a_pass_does_the_same_however_the_model_is_written(pass_: Pass, model: ModelProto) -> None:
-    check_mutations(pass_, model)
+    check_mutations(unnamed(pass_), model)
 
 
 @examples(50)

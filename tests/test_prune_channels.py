@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import ModelProto, numpy_helper
+from onnx import ModelProto, helper, numpy_helper
 
 from onnx_compress import inspect
 from onnx_compress.cli import main
@@ -218,6 +218,9 @@ def test_convolutions_lstm_and_heads_are_pruned_and_run():
         "(float[N,16] x) => (float[N,8] y) { y = Gemm(x, W) }",
         "(float[N,16] x) => (float[N,8] y) { y = Gemm(x, W, b) }",
         "(float[N,16] x) => (float[N,8] y) { y = Gemm(x, W, one) }",
+        "(float[N,16] x) => (float[N,8] y) { c = Identity(b) y = Gemm(x, W, c) }",
+        "(float[N,16] x) => (float[N,8] y) "
+        "{ h = MatMul(x, W) k = Identity(h) c = Identity(b) y = Add(c, k) }",
     ],
 )
 def test_a_vector_is_added_to_the_bias_there_is_or_to_a_new_one(text):
@@ -227,8 +230,11 @@ def test_a_vector_is_added_to_the_bias_there_is_or_to_a_new_one(text):
     model = from_proto(proto)
     (weight,) = [w for w in find_weights(model) if w.name == "W"]
     vector = rng.standard_normal(8)
+    adds = sum(node.op == "Add" for node in model.nodes())
     assert add_to_bias(model, weight.uses[0], vector)
     invariants.check(model)
+    if "= Add" in text and "Mul(g" not in text:  # there is one to take it
+        assert sum(node.op == "Add" for node in model.nodes()) == adds
     (feed,) = feeds(1)
     (one,), (other,) = run(proto, **feed), run(model, **feed)
     if " Mul(" in text:
@@ -237,6 +243,39 @@ def test_a_vector_is_added_to_the_bias_there_is_or_to_a_new_one(text):
         assert np.allclose(other, (h + bias) * h, atol=1e-4)
     else:
         assert np.allclose(other, one + vector, atol=1e-4)
+
+
+def test_weights_that_format_three_lists_as_inputs_lose_channels_too():
+    proto = layers()
+    proto.ir_version = 3
+    for tensor in proto.graph.initializer:
+        shape = list(tensor.dims)
+        proto.graph.input.append(helper.make_tensor_value_info(tensor.name, 1, shape))
+    model, report = pruned(proto, Request(0.4, "channels"), feeds())
+    plain, expected = pruned(layers(), Request(0.4, "channels"), feeds())
+    assert report.modified
+    assert report.changes == expected.changes
+    (feed,) = feeds(1)
+    np.testing.assert_array_equal(run(model, **feed)[0], run(plain, **feed)[0])
+
+
+def test_branches_that_give_out_channels_without_saying_their_type_still_load():
+    inner = "b = MatMul(a, W2)"
+    proto = parsed(
+        "(float[N,16] x, bool c) => (float[N,8] y) { a = MatMul(x, W1) "
+        f"h = If(c) <then_branch = t () => (b) {{ {inner} }}, else_branch = e () => (b) "
+        f"{{ {inner} }}> y = MatMul(h, W3) }}",
+        W1=RNG.standard_normal((16, WIDE)).astype("f"),
+        W2=RNG.standard_normal((WIDE, WIDE)).astype("f"),
+        W3=RNG.standard_normal((WIDE, 8)).astype("f"),
+    )
+    data = tuple({**feed, "c": np.array(True)} for feed in feeds())
+    model = from_proto(proto)
+    report = prune_structure(
+        model, Context(targets.load("avx2"), data[0], data), Request(0.4, "channels")
+    )
+    assert report.modified
+    assert run(model, **data[0])[0].shape == (32, 8)
 
 
 def test_inspect_shows_groups_and_why_others_stay(tmp_path, capsys):

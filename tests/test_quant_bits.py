@@ -135,6 +135,13 @@ def test_eight_bits_are_closer_with_data():
         ("y = Gemm <transB=1, beta=0.5> (x, W, b)", (48, 64), {"W": (64, 64), "b": (64,)}),
         ("h = MatMul (x, W)  y = Add (b, h)", (48, 64), {"W": (64, 64), "b": (64,)}),
         ("h = MatMul (x, W)  y = Add (h, b)", (48, 64), {"W": (64, 64), "b": (1,)}),
+        ("c = Identity (b)  y = Gemm (x, W, c)", (48, 64), {"W": (64, 64), "b": (64,)}),
+        (
+            "h = MatMul (x, W)  k = Identity (h)  c = Identity (b)  y = Add (c, k)",
+            (48, 64),
+            {"W": (64, 64), "b": (64,)},
+        ),
+        ("V = Identity (W)  y = Conv (x, V)", (4, 8, 9, 9), {"W": (64, 8, 3, 3)}),
     ],
 )
 def test_biases_make_up_for_shifted_means(line, feed, weights):

@@ -69,6 +69,17 @@ def test_an_old_operator_set_is_not_raised_for_nothing(bits):
     alone(proto, {"x": draw(4, 256)}, "NaN", bits=bits)
 
 
+@pytest.mark.parametrize("bits", [16, 8, 4])
+def test_what_a_weight_is_called_decides_nothing(bits):
+    for rows in range(8, 24):
+        found = set()
+        for name in ("W", "a_long_name_that_exporters_give"):
+            text = f"g (float[4,16] x) => (float[?,?] y) {{ y = MatMul (x, {name}) }}"
+            _, report = quant(build(text, **{name: draw(16, rows)}), {"x": draw(4, 16)}, bits=bits)
+            found.add(tuple(entry.text for entry in (*report.changes, *report.skipped)))
+        assert len(found) == 1
+
+
 @pytest.mark.parametrize("bits", [8, 16])
 def test_small_weights_are_left_alone(bits):
     proto = build("g (float[4,4] x) => (float[?,?] y) { y = MatMul (x, W) }", W=draw(4, 4))

@@ -7,7 +7,6 @@ import onnx
 import pytest
 
 from onnx_compress.ir.graph import from_proto, invariants, to_proto
-from onnx_compress.ir.runtime.stretches import Stretches
 from onnx_compress.passes import Context
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.quant import Quant
@@ -128,26 +127,3 @@ def test_padding_goes_into_the_convolution():
 )
 def test_other_padding_stays(proto):
     assert "Pad" in ops(fold(proto)[0])
-
-
-# ------------------------------------------------------------------------------------ stretches
-
-
-def test_a_model_edited_ahead_of_the_walk_gives_what_it_gives_whole():
-    body = """g (float[1,3,6,6] x) => (float[?,?,?,?] y) {
-        a = Conv(x, w1) r = Relu(a) b = Conv(r, w2) s = Add(b, r) y = Conv(s, w3) }"""
-    shapes = {"w1": (4, 3, 1, 1), "w2": (4, 4, 1, 1), "w3": (2, 4, 1, 1)}
-    model = from_proto(
-        build(body, **{n: draw(*s, seed=at) for at, (n, s) in enumerate(shapes.items())})
-    )
-    feeds = [{"x": draw(1, 3, 6, 6, seed=50 + at)} for at in range(3)]
-    stretches = Stretches(model, feeds)
-    for node in [node for node in model.graph.sorted() if node.op == "Conv"]:
-        before = list(stretches.outputs(node))
-        weight = node.inputs[1]
-        model.set_constant(weight, 2 * model.constant(weight))
-        assert len(before) == 3
-    last = [2 * array for array in before]
-    whole = [run(to_proto(model), feed)[0] for feed in feeds]
-    for one, other in zip(last, whole, strict=True):
-        assert np.allclose(one, other, rtol=1e-4, atol=1e-4)

@@ -141,6 +141,18 @@ def test_codes_keep_out_of_saturation():
     assert max(int(np.abs(a.astype(int)).max()) for a in arrays) <= 63
 
 
+@pytest.mark.parametrize(("samples", "integers"), [(1, False), (8, True)])
+def test_a_range_of_few_numbers_is_not_trusted(samples, integers):
+    """The next sample would often be outside, and cut off."""
+    proto = build(
+        "g (float[1,2,2,2] x) => (float[?,?,?,?] y) "
+        "{ h = Conv <pads=[1,1,1,1]> (x, W)  y = Relu (h) }",
+        **weights(W=(64, 2, 3, 3)),
+    )
+    small, _ = quant(proto, feeds(1, 2, 2, 2, count=samples))
+    assert ("QuantizeLinear" in all_ops(small)) == integers
+
+
 def test_dead_channels_keep_their_bias():
     """Weights next to nothing make the scale of the bias so small that int32 would not hold it."""
     numbers = dict(NUMBERS, w1=NUMBERS["w1"].copy())

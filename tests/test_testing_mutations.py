@@ -1,5 +1,6 @@
 """Mutations: each writes a model differently, really does, and keeps what the model computes."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,6 +30,7 @@ from onnx_compress.testing import (
     feed_of,
     models,
 )
+from onnx_compress.testing.mutated import as_good_as
 from onnx_compress.testing.mutations import saved_externally
 from onnx_compress.testing.outputs import Yardstick, compare
 
@@ -441,3 +443,30 @@ class Wordy(Noisy):
 def test_a_pass_that_decides_otherwise_of_the_same_weights_is_caught():
     with pytest.raises(Failed, match="mutation rename_all: made noisy: t"):
         check_mutations(Wordy(), everything(), ["rename_all"])
+
+
+def test_rounding_of_what_codes_are_fitted_to_may_show_in_a_few():
+    """Floats in their last bits, codes in some: as where the runtime fuses other nodes."""
+    rng = np.random.default_rng(0)
+    codes, scale = rng.integers(-9, 9, (32, 8)).astype(np.int8), rng.random(32).astype("f")
+    few, many = codes.copy(), codes.copy()
+    few[0, :3] += 1
+    many[:, 0] += 1
+
+    def counted(*arrays):
+        return Counter((a.dtype.name, a.shape, a.tobytes()) for a in arrays)
+
+    one = counted(codes, scale)
+    assert as_good_as(one, counted(few, scale * np.float32(1 + 1e-6)))
+    assert not as_good_as(one, counted(many, scale))
+    assert not as_good_as(one, counted(codes, scale * np.float32(1.01)))
+    assert not as_good_as(one, counted(codes))
+
+
+def test_outputs_of_codes_with_one_scale_are_held_to_more_than_nothing():
+    """A tied table has one scale, which is no weight: its twin has one for each row."""
+    text = (
+        "g (int64[3] i) => (float[?,?] y) "
+        "{ h = Gather (E, i)  t = Transpose (E)  y = MatMul (h, t) }"
+    )
+    assert check_mutations(Quant(bits=8), build(text, E=draw(16, 64)), ["shared"]) == ["shared"]

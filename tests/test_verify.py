@@ -271,6 +271,8 @@ def drawn(proto: ModelProto, count: int = 3, seed: int = 0) -> list[dict[str, np
         "r = Reshape (i, flat)  u = Unsqueeze (r, zero)  y = Gather (E, u)",
         "y = Gather (E, i)  z = Gather (F, i)",
         "t = Transpose <perm=[1,0]> (E)  k = Identity (i)  y = Gather <axis=0> (E, k)",
+        "t = Identity (E)  y = Gather (t, i)",
+        "t = Transpose <perm=[1,0]> (E)  y = Gather <axis=1> (t, i)",
     ],
 )
 @settings(max_examples=5)

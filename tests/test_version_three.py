@@ -38,6 +38,15 @@ def test_raising_version_three_does_not_make_weights_overridable():
     np.testing.assert_array_equal(run(view, x=x), run(version_three(), x=x))
 
 
+def test_a_weight_of_another_shape_is_listed_with_it():
+    view = from_proto(version_three())
+    (w,) = [value for value in view.graph.initializers if value.name == "w"]
+    view.set_constant(w, np.ones((WIDE, 3), np.float32))
+    listed = {info.name: info for info in to_proto(view).graph.input}
+    assert [dim.dim_value for dim in listed["w"].type.tensor_type.shape.dim] == [WIDE, 3]
+    assert [dim.dim_value for dim in listed["v"].type.tensor_type.shape.dim] == [WIDE, WIDE]
+
+
 def test_from_version_four_on_an_initializer_that_is_an_input_may_be_overridden():
     model = version_three()
     model.ir_version = 4

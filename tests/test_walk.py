@@ -1,6 +1,7 @@
 """Walk: what it reaches is what a run gives, whatever was edited ahead of it."""
 
 import numpy as np
+import pytest
 
 from onnx_compress.ir.graph import from_proto
 from onnx_compress.ir.runtime.walk import Walk
@@ -75,3 +76,45 @@ def test_what_is_computed_from_constants_is_reached_too():
     assert np.array_equal(walk.value(value(model, "t"), 0), model.constant(value(model, "W")).T)
     walk.reach([value(model, "u"), value(model, "y")])
     assert walk.value(value(model, "y"), 0).shape == (3, 4)
+
+
+CONVOLUTIONS = """(float[1,3,6,6] x) => (float[?,?,?,?] y) {
+    a = Conv(x, w1) r = Relu(a) b = Conv(r, w2) s = Add(b, r) y = Conv(s, w3) }"""
+
+
+def test_a_node_whose_output_was_seen_may_still_be_changed():
+    model = view(CONVOLUTIONS, w1=array(4, 3, 1, 1), w2=array(4, 4, 1, 1), w3=array(2, 4, 1, 1))
+    feeds = [{"x": array(1, 3, 6, 6)} for _ in range(3)]
+    walk = Walk(model, feeds, optimize=False)
+    for conv in [found for found in model.graph.sorted() if found.op == "Conv"]:
+        before = list(walk.outputs(conv))
+        weight = conv.inputs[1]
+        model.set_constant(weight, 2 * model.constant(weight))
+        assert len(before) == 3
+    for feed, last in zip(feeds, before, strict=True):
+        assert np.allclose(2 * last, run(model, **feed)[0], rtol=1e-4, atol=1e-4)
+    walk.reach(model.outputs())  # what the last one reads is still there
+    for at, feed in enumerate(feeds):
+        whole = run(model, **feed)[0]
+        assert np.allclose(walk.value(value(model, "y"), at), whole, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_quantized_waits_as_bytes():
+    model = view(
+        "(float[N,4] x) => (float[N,4] y) { q = QuantizeLinear(x, s, z) "
+        "d = DequantizeLinear(q, s, z) a = MatMul(d, W) b = MatMul(a, V) y = Add(b, d) }",
+        W=array(4, 4),
+        V=array(4, 4),
+        s=np.float32(0.1),
+        z=np.uint8(128),
+    )
+    feed = {"x": array(3, 4)}
+    walk = Walk(model, [feed], optimize=False)
+    walk.reach([value(model, "a")])
+    assert walk.value(value(model, "q"), 0).dtype == np.uint8
+    with pytest.raises(KeyError):
+        walk.value(value(model, "d"), 0)
+    walk.reach([value(model, "y")])
+    assert np.allclose(walk.value(value(model, "y"), 0), run(model, **feed)[0], atol=1e-5)
+    with pytest.raises(KeyError):  # nobody needs it any more
+        walk.value(value(model, "q"), 0)

@@ -146,6 +146,17 @@ def test_weights_come_in_the_order_of_the_nodes_and_belong_to_their_copy():
     assert not mine & {weight.value for weight in find_weights(copy)}
 
 
+def test_uses_come_as_data_flow_whatever_the_order_of_the_nodes():
+    first, second = "a = MatMul(x, w)", "b = MatMul(w, z)"
+    found = []
+    for lines in (f"{first}  {second}", f"{second}  {first}"):
+        model = view(
+            f"(float[4,4] x, float[4,4] z) => (float y) {{ {lines}  y = Add(a, b) }}", w=array(4, 4)
+        )
+        found.append([use.slot for use in only(model).uses])
+    assert found == [[1, 0], [1, 0]]
+
+
 def test_an_empty_optional_weight_slot_is_no_weight():
     model = view("(float[2,4] x) => (float y) { y = Gemm(x, w, ) }", w=array(4, 4))
     assert [use.slot for use in only(model).uses] == [1]

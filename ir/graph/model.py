@@ -8,7 +8,7 @@ that is taken, a changed interface, a changed element type.
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from onnx import NodeProto, ValueInfoProto, helper
+from onnx import NodeProto, TensorShapeProto, ValueInfoProto, helper
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import elements, tensors
@@ -200,11 +200,24 @@ class Model(Document):
         new = tensors.from_array(array, self.storage, old)
         if value.tensor is not None:
             value.tensor = new
+            if value.is_input and tuple(array.shape) != elements.dims(old):
+                self._declare(value, array.shape)
         elif value.producer is not None:
             for other in list(value.producer.proto.attribute):  # value_float, sparse_value, ...
                 self.set_attribute(value.producer, other.name, None)
             self.set_attribute(value.producer, "value", new)
         self.edits += 1
+
+    def _declare(self, value: Value, shape: Iterable[int]) -> None:
+        """Format 3 lists stored tensors as inputs, with their shapes."""
+        for at, (listed, known) in enumerate(self.graph.inputs):
+            info = known or listed.info
+            if listed is value and info is not None:
+                new = _unshaped(info)
+                new.type.tensor_type.shape.dim.extend(
+                    TensorShapeProto.Dimension(dim_value=n) for n in shape
+                )
+                value.info, self.graph.inputs[at] = new, (value, new)
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set, replace or (None) remove an attribute of a node."""
@@ -335,5 +348,6 @@ class Model(Document):
 def _unshaped(info: ValueInfoProto) -> ValueInfoProto:
     kept = ValueInfoProto()
     kept.CopyFrom(info)
-    kept.type.tensor_type.ClearField("shape")
+    if kept.type.HasField("tensor_type"):  # an empty one made here would be of no type
+        kept.type.tensor_type.ClearField("shape")
     return kept

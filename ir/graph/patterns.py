@@ -36,6 +36,21 @@ def sole_consumer(value: Value, *ops: str) -> Node | No:
     return node
 
 
+def added_behind(node: Node) -> tuple[Node, int] | No:
+    """The Add that alone reads what a node gives, past Identity, and where it reads its other term.
+
+    MatMul --> Identity --> Add(_, b)      ->      Add, 1
+    """
+    out = node.output
+    while True:
+        reader = sole_consumer(out, "Add", "Identity")
+        if isinstance(reader, No):
+            return reader
+        if reader.op == "Add":
+            return reader, 1 if reader.input(0) is out else 0
+        out = reader.output
+
+
 def producer(value: Value | None, *ops: str) -> Node | No:
     """The node that makes a value, of one of the given operators, in the same graph."""
     if value is None or value.producer is None:

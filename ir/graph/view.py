@@ -5,7 +5,7 @@ Each node keeps its own proto as payload, and with it everything that this libra
 Names of tensors are written in `Value.name` alone; protos get them when the model is exported.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from onnx import (
@@ -140,14 +140,23 @@ class Graph:
             yield graph
             todo += [body for node in graph.nodes for _, body in node.bodies]
 
-    def sorted(self) -> list[Node]:
+    def flow(self) -> list[Node]:
+        """The nodes as the outputs need them, from the first one on; last what none needs.
+
+        Whatever order the file has them in. Raises InvalidError on a cycle.
+        """
+        makers = [value.producer for value, _ in self.outputs]
+        return self.sorted([node for node in makers if node is not None and node.graph is self])
+
+    def sorted(self, first: Sequence[Node] = ()) -> list[Node]:
         """The nodes in their order, each producer pulled in front of its first consumer.
 
-        Stable, iterative, linear in the edges. Raises InvalidError on a cycle.
+        `first`: some to begin with. Stable, iterative, linear in the edges. Raises InvalidError on
+        a cycle.
         """
         done: dict[Node, bool] = {}
         order: list[Node] = []
-        for root in self.nodes:
+        for root in (*first, *self.nodes):
             stack = [root]
             while stack:
                 node = stack[-1]

@@ -14,7 +14,7 @@ from onnx_compress.ir.graph.elements import Array, bits, dims, element_type, typ
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.tensors import slices
-from onnx_compress.ir.graph.view import Node, Value
+from onnx_compress.ir.graph.view import Graph, Node, Value
 from onnx_compress.ir.weights.layout import Layout
 from onnx_compress.ir.weights.operators import DOMAINS, OPERATORS, QUANTIZED
 from onnx_compress.ir.weights.path import Path, pieces, trace
@@ -56,6 +56,7 @@ class Use:
 class Weight:
     """One stored tensor with all its uses; what else reads it is in `others`.
 
+    The uses are in the order of the data flow: that of the nodes in the file decides nothing.
     One that operands are only put together of (see `path.pieces`) has no uses.
     """
 
@@ -213,9 +214,21 @@ def find_weights(model: Model) -> Inventory:
     for value, op in strange.items():  # who knows what it does with it, and what it must be
         uses.pop(value, None)
         skip(value.name, f"read by {op}, which is not known")
+    if any(len(found) > 1 for found in uses.values()):
+        place = {node: at for at, node in enumerate(_flow(model.graph))}
+        for found in uses.values():
+            found.sort(key=lambda use: (place[use.node], use.slot))
     weights = tuple(Weight(model, value, tuple(found)) for value, found in uses.items())
     used = {weight.name for weight in weights}
     return Inventory(weights, tuple(s for s in skipped.values() if s.name not in used))
+
+
+def _flow(graph: Graph) -> Iterator[Node]:
+    """The nodes of a graph and of the bodies in it, as data flow."""
+    for node in graph.flow():
+        yield node
+        for _, body in node.bodies:
+            yield from _flow(body)
 
 
 def _stored(model: Model, node: Node) -> list[Value]:

@@ -7,8 +7,10 @@ Conv, Gemm(x, W)         ->  with v          MatMul(x, W)             ->  Add(_,
 import numpy as np
 
 from onnx_compress.ir.graph import Model, Value
+from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array
-from onnx_compress.ir.graph.patterns import sole_consumer
+from onnx_compress.ir.graph.folded import Folded
+from onnx_compress.ir.graph.patterns import No, added_behind
 from onnx_compress.ir.graph.view import Node
 from onnx_compress.ir.weights import Use
 
@@ -29,11 +31,9 @@ def add_to_bias(model: Model, use: Use, vector: Array) -> bool:
 
 
 def _behind(model: Model, node: Node, vector: Array) -> bool:
-    added = sole_consumer(node.output, "Add")
-    if isinstance(added, Node):
-        slot = 1 if added.input(0) is node.output else 0
-        if model.tensor(added.input(slot)) is not None and _add(model, added, slot, vector):
-            return True
+    found = added_behind(node)
+    if not isinstance(found, No) and _add(model, *found, vector):
+        return True
     out = node.output
     bias = model.add_constant(node.graph, vector.astype(np.float32), f"{node.name}_bias")
     total = model.add_node(node.graph, "Add", [out, bias], stem=out.name, like=node)
@@ -47,7 +47,7 @@ def _behind(model: Model, node: Node, vector: Array) -> bool:
 
 
 def _add(model: Model, node: Node, slot: int, vector: Array) -> bool:
-    old = model.constant(node.input(slot))
+    old = Folded(model).array(node.input(slot))  # also behind Identity, Cast and their like
     if (
         old is None
         or old.size not in (1, len(vector))
@@ -69,3 +69,4 @@ def _set(model: Model, node: Node, slot: int, array: Array, name: str) -> None:
             model.set_constant(value, array)
             return
     model.set_input(node, slot, model.add_constant(node.graph, array, name))
+    remove_unused(model, [value])

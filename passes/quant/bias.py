@@ -2,15 +2,20 @@
 
     y = V x + b    ->    b -= E[(V - W) x] = (V - W) E[x]
 
-Into the bias of the node, or the Add behind a product. Source: Nagel et al., 1906.04721.
+Into the bias of the node, or the Add behind a product; a bias may stand behind Identity, Cast and
+their like, an Add behind Identity. Source: Nagel et al., 1906.04721.
 """
+
+from typing import Any
 
 import numpy as np
 
 from onnx_compress.ir.graph import Model, Node, Value
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.dead import remove_unused
-from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.graph.elements import Array, element_type, np_dtype
+from onnx_compress.ir.graph.folded import Folded
+from onnx_compress.ir.graph.patterns import No, added_behind
 from onnx_compress.ir.weights import Use
 
 _OWN = {"Conv": 2, "com.microsoft.FusedConv": 2, "ConvTranspose": 2}  # slot of the bias
@@ -20,7 +25,7 @@ def correct(model: Model, use: Use, shift: Array) -> bool:
     """Take `shift` [groups, rows] off the output of a use; whether it could be done."""
     node = use.node
     if node.op in _OWN:
-        return _vector(model, node, _OWN[node.op], -shift.reshape(-1))
+        return _vector(model, use, _OWN[node.op], -shift.reshape(-1))
     if node.op in ("LSTM", "RNN") or (node.op == "GRU" and use.slot == 1):
         return _recurrent(model, use, -shift)
     if use.slot != 1 or use.layout.groups > 1:
@@ -33,54 +38,47 @@ def correct(model: Model, use: Use, shift: Array) -> bool:
     return False
 
 
-def _vector(model: Model, node: Node, slot: int, change: Array) -> bool:
+def _vector(model: Model, use: Use, slot: int, change: Array) -> bool:
     """Add to a bias in a slot, or put one there."""
+    node = use.node
     if node.input(slot) is not None:
         return _added(model, node, slot, change)
-    weight = model.constant(node.input(1))
-    if weight is None:
-        return False
     while len(node.inputs) <= slot:
         node.inputs.append(None)
     b = Builder(model, node.graph, node.name or node.op, node)
-    model.set_input(node, slot, b.constant(change.astype(weight.dtype), "b"))
+    model.set_input(node, slot, b.constant(change.astype(_dtype(model, use)), "b"))
     return True
 
 
 def _added(model: Model, node: Node, slot: int, change: Array) -> bool:
     """Add to a constant along its last axis, in a copy if anything else reads it."""
     value = node.input(slot)
-    array = model.constant(value) if value is not None else None
+    array = Folded(model).array(value)
     if value is None or array is None or array.dtype.kind != "f":
         return False
     if array.ndim and array.shape[-1] not in (1, len(change)):
         return False
     new = (array.astype(np.float64) + change).astype(array.dtype)
-    if new.shape == array.shape and len(value.uses) == 1 and not (value.exits or value.held):
+    own = model.tensor(value) is not None and len(value.uses) == 1
+    if own and new.shape == array.shape and not (value.exits or value.held):
         model.set_constant(value, new)
     else:
         b = Builder(model, node.graph, node.name or node.op, node)
         model.set_input(node, slot, b.constant(new, "b"))
+        remove_unused(model, [value])
     return True
 
 
 def _behind(model: Model, node: Node, change: Array) -> bool:
-    """Into the Add that is all that reads a product, or into a new one."""
-    out = node.output
-    readers = list(out.uses)
-    if len(readers) == 1 and not out.exits:
-        ((add, slot),) = readers
-        if (
-            add.op == "Add"
-            and add.graph is node.graph
-            and _fits(model, add.input(1 - slot), change)
-        ):
-            return _added(model, add, 1 - slot, change)
-    return False
+    """Into the Add that is all that reads a product."""
+    found = added_behind(node)
+    if isinstance(found, No) or not _fits(model, found[0].input(found[1]), change):
+        return False
+    return _added(model, *found, change)
 
 
 def _fits(model: Model, value: Value | None, change: Array) -> bool:
-    array = model.constant(value) if value is not None else None
+    array = Folded(model).array(value)
     if array is None or array.dtype.kind != "f":
         return False
     return array.shape[-1:] == (len(change),) or array.shape in ((), (1,))
@@ -90,12 +88,11 @@ def _recurrent(model: Model, use: Use, change: Array) -> bool:
     """B of LSTM, GRU and RNN: [directions, Wb and Rb]."""
     node = use.node
     value = node.input(3)
-    array = model.constant(value) if value is not None else None
-    weight = model.constant(node.input(1))
-    if weight is None or (value is not None and array is None):
+    array = Folded(model).array(value)
+    if value is not None and array is None:
         return False
     if array is None:
-        array = np.zeros((change.shape[0], 2 * change.shape[1]), weight.dtype)
+        array = np.zeros((change.shape[0], 2 * change.shape[1]), _dtype(model, use))
     new = array.astype(np.float64)
     at = 0 if use.slot == 1 else change.shape[1]
     new[:, at : at + change.shape[1]] += change
@@ -105,3 +102,12 @@ def _recurrent(model: Model, use: Use, change: Array) -> bool:
     model.set_input(node, 3, b.constant(new.astype(array.dtype), "b"))
     remove_unused(model, [value])
     return True
+
+
+def _dtype(model: Model, use: Use) -> Any:
+    """Of the operand that a use reads, and so of its node."""
+    casts = [step.node.attribute("to") for step in use.path.steps if step.node.op == "Cast"]
+    tensor = model.tensor(use.path.root)
+    if casts or tensor is None:
+        return np_dtype(casts[-1]) if casts else np.dtype(np.float32)
+    return np_dtype(element_type(tensor))

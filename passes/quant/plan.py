@@ -22,7 +22,7 @@ from onnx_compress.kernels.radix import PACKINGS
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.setting import Setting
 
-_NODE_BYTES = 70  # that a node or a small tensor takes in a file, its names aside
+_NODE_BYTES = 126  # that a node or a small tensor takes in a file, with names of a usual length
 _NODES = {  # that a reader adds, with their small tensors
     "codec": 2,
     "gathered": 4,
@@ -62,12 +62,12 @@ def plan(weight: Weight, setting: Setting, choice: Choice | None) -> Plan | No:
         found.append(Plan(8, choice.readers(weight)))
     if weight.dtype != "FLOAT16":
         found.append(Plan(16, Half.readers_of(weight)))
-    sizes = [_bytes(weight, each) + overhead(weight, each.readers) for each in found]
+    sizes = [_bytes(weight, each) + overhead(each.readers) for each in found]
     best = min(range(len(found)), key=lambda at: sizes[at], default=None)
     if best is None:
         return No("already 16 bits")
     if sizes[best] >= weight.nbytes:
-        around = overhead(weight, found[best].readers)
+        around = overhead(found[best].readers)
         return No(f"too small: {weight.nbytes} bytes, the nodes around it take {around}")
     return found[best]
 
@@ -116,11 +116,13 @@ def _bytes(weight: Weight, each: Plan) -> int:
     return blocks * (each.setting.bases * (words + own) + each.setting.zeros)
 
 
-def overhead(weight: Weight, readers: Mapping[Use, str]) -> int:
-    """About what the added nodes take in the file; what is decoded at load is so once for all."""
-    name = min(len(weight.name), 24) + 4
+def overhead(readers: Mapping[Use, str]) -> int:
+    """About what the added nodes take in the file; what is decoded at load is so once for all.
+
+    Whatever the weight is called: names must not decide what becomes of it.
+    """
     used = list(readers.values()) or ["codec"]
     once = {reader for reader in used if reader in ("codec", "unpacked")}
     nodes = sum(_NODES[reader] for reader in used if reader not in once)
     nodes += sum(_NODES[reader] for reader in once)
-    return nodes * (_NODE_BYTES + 2 * name)
+    return nodes * _NODE_BYTES

@@ -2,6 +2,7 @@
 
     python -m onnx_compress.bench.held --count 10000
     python -m onnx_compress.bench.held --count 1000 --seed 7000 "quant(bits=8)"
+    python -m onnx_compress.bench.held --count 200 --mutated 1 "prune(channels=0.4)"
 
 Models are those of `onnx_compress.testing.models` with all that it draws by default; every fourth
 has functions, other types and operator sets besides. Models of one --seed follow those of the seed
@@ -31,7 +32,6 @@ PASSES = (
 )
 _SLICE = 200  # models of one kind in a row
 _ODD = 4  # one of so many is of the odd kind
-_MUTATED = 100  # one of so many is also written differently
 
 
 def some(count: int, start: int) -> Iterator[ModelProto]:
@@ -63,6 +63,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("passes", nargs="*", default=[*PASSES], metavar="PASS")
     parser.add_argument("--count", type=int, default=10_000, metavar="N", help="models")
     parser.add_argument("--seed", type=int, default=0, metavar="N")
+    parser.add_argument(
+        "--mutated", type=int, default=100, metavar="N", help="one of N is also written differently"
+    )
     options = parser.parse_args(arguments)
     passes = [pass_ for text in options.passes for pass_ in Pipeline.parse(text).passes]
     counts: dict[Pass, Counter[str]] = {pass_: Counter() for pass_ in passes}
@@ -70,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         part = min(_SLICE, options.count - at)
         for number, model in enumerate(some(part, options.seed + at)):
             for pass_ in passes:
-                counts[pass_].update(hold(pass_, model, number % _MUTATED == 0))
+                counts[pass_].update(hold(pass_, model, number % options.mutated == 0))
     for pass_, found in counts.items():
         print(f"{pass_}: " + ", ".join(f"{number} {name}" for name, number in found.items()))
     return int(any(name.startswith("failed") for found in counts.values() for name in found))

@@ -140,6 +140,8 @@ def read_axes(model: Model, shapes: Shapes) -> Axes:
     for graph in model.graphs():
         main = graph is model.graph
         for value, _ in graph.inputs:
+            if model.tensor(value) is not None:  # in format 3 stored tensors are listed, too
+                continue
             _hold(axes, value, "an input of the model" if main else "an input of a body")
         owner = graph.owner.op if graph.owner else ""
         for value, _ in graph.outputs:

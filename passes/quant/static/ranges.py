@@ -17,6 +17,7 @@ from onnx_compress.passes.solvers.ranges import least_squares_range
 from onnx_compress.passes.statistics import Counts, Histogram, collect
 
 _TOP = 255
+_FEWEST = 32  # numbers that tell a range: with fewer, the next one is often outside
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Step:
 def steps(
     model: Model, values: Sequence[Value], feeds: Sequence[Feed], context: Context
 ) -> dict[Value, Step]:
-    """Of values of the main graph. Those that were never seen are left out.
+    """Of values of the main graph. Those of which too little was seen are left out.
 
     What the model is given keeps its whole range: few samples do not tell what is rare there.
     """
@@ -59,7 +60,9 @@ def steps(
         progress=lambda done, total: context.progress(done, total, "samples"),
     )
     answers: dict[Value, Counts] = {value: found[requests[value]] for value in values}
-    return {value: _step(value, seen) for value, seen in answers.items() if seen.counts.any()}
+    return {
+        value: _step(value, seen) for value, seen in answers.items() if seen.counts.sum() >= _FEWEST
+    }
 
 
 def _step(value: Value, seen: Counts) -> Step:

@@ -14,7 +14,7 @@ import numpy as np
 from onnx_compress.ir.graph import Model, Node, clone
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.runtime import Feed
-from onnx_compress.ir.runtime.stretches import Stretches
+from onnx_compress.ir.runtime.walk import Walk
 from onnx_compress.ir.runtime.watch import Tap, Watch
 from onnx_compress.ir.weights import Use
 from onnx_compress.ir.weights.forms.static import BIAS, coded_bias
@@ -43,9 +43,9 @@ def correct_means(model: Model, original: Original, uses: Sequence[Use], context
     order = [node for node in model.graph.sorted() if node in nodes]
     feeds = context.fit[:_SAMPLES]
     wanted = _means(original.model, [original.twins[node] for node in order], feeds)
-    stretches = Stretches(model, feeds, 2)
+    walk = Walk(model, feeds, 2, optimize=False)
     for at, node in enumerate(order):
-        given = _mean(stretches.outputs(node))
+        given = _mean(walk.outputs(node))
         if np.isfinite(wanted[at]).all() and np.isfinite(given).all():
             _take_off(model, node, given - wanted[at])
         context.progress(at + 1, len(order), "biases")
