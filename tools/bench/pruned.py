@@ -21,7 +21,7 @@ import numpy as np
 from onnx_compress import calibration
 from onnx_compress.ir.graph import Model, clone, files
 from onnx_compress.ir.graph.build import add_exit
-from onnx_compress.ir.runtime import Feed, open_session, silence
+from onnx_compress.ir.runtime import Feed, Session, open_session, silence
 from onnx_compress.ir.runtime.timing import compare_speed
 from onnx_compress.passes import Context, Pass, Pipeline
 from onnx_compress.passes import target as targets
@@ -114,9 +114,7 @@ def main() -> None:
     silence()
     model = files.load(options.model)
     ports = open_session(model).inputs
-    fit, judge = (
-        calibration.read(path, ports).feeds for path in (options.fit, options.judge)
-    )
+    fit, judge = (calibration.read(path, ports).feeds for path in (options.fit, options.judge))
     target = targets.load(options.target) if options.target else targets.host()
     context = Context(target, fit[0], fit, exclude=tuple(options.exclude))
     size = files.file_size(model)
@@ -132,7 +130,7 @@ def main() -> None:
         db, cosine, worst = agreement(expected, outputs(changed, judge, options.before))
         speed = "-"
         if options.seconds:
-            sessions = [open_session(each) for each in (model, changed)]
+            sessions = [Session(each) for each in (model, changed)]
             timing = compare_speed(sessions, batched(judge, options.batch), options.seconds)
             speed = f"{timing.ratio[1]:.2f}x"
         smaller = size / files.file_size(changed)
