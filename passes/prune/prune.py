@@ -1,7 +1,7 @@
 """prune: channels that matter least are taken out, or single weights become zero.
 
-    channels, macs   W1 [64, C, 3, 3], W2 [O, 64, 3, 3]  ->  W1 [48, C, 3, 3], W2 [O, 48, 3, 3]
-    sparsity         W  ->  V * mask       stored without its zeros where that is smaller
+    channels, macs, speed    W1 [64, C, 3, 3], W2 [O, 64, 3, 3]  ->  W1 [48, ...], W2 [O, 48, ...]
+    sparsity                 W  ->  V * mask       stored without its zeros where that is smaller
 
 Channels, hidden units, feed-forward neurons, attention heads: everything that stands for one is
 cut, in the whole graph. With real inputs those go that the others can make up for best, and all
@@ -19,7 +19,7 @@ from onnx_compress.passes.prune.mask import Zeros, prune_weights
 from onnx_compress.passes.prune.scores import HALVED, PATTERNS, SCORES
 from onnx_compress.passes.prune.structure import Request, prune_structure
 
-_STRUCTURE = ("channels", "macs", "sparsity")
+_NUMBERS = ("channels", "macs", "speed", "sparsity")
 _SHARES = (0.5, 0.3, 0.15)  # of channels, that a pass without numbers tries
 
 
@@ -32,6 +32,9 @@ class Prune(Pass):
     channels: float | None = option(None, "share of channels to take out", low=0.0, high=0.95)
     macs: float | None = option(
         None, "share of multiply-accumulates to save by taking out channels", low=0.0, high=0.95
+    )
+    speed: float | None = option(
+        None, "times as fast by the target's figures, by taking out channels", low=1.0, high=20.0
     )
     sparsity: float | None = option(None, "share of the weights to set to zero", low=0.0, high=0.99)
     pattern: str | None = option(
@@ -52,9 +55,7 @@ class Prune(Pass):
     def __post_init__(self) -> None:
         """At most one number. Raises OptionError."""
         super().__post_init__()
-        given = [
-            name for name in ("channels", "macs", "sparsity") if getattr(self, name) is not None
-        ]
+        given = [name for name in _NUMBERS if getattr(self, name) is not None]
         if len(given) > 1:
             hint = "prune twice: prune(channels=0.3),prune(sparsity=0.5)"
             raise OptionError(f"{given[0]} and {given[1]} were given", hint, str(self))
@@ -68,7 +69,7 @@ class Prune(Pass):
             hint = "it fits unstructured and 16x1"
             raise OptionError(f"{self.pattern} is the same in every layer", hint, str(self))
         if self._zeros is None:
-            names = [f.name for f in fields(self) if f.name not in _STRUCTURE]
+            names = [f.name for f in fields(self) if f.name not in _NUMBERS]
             odd = [name for name in names if getattr(self, name) != getattr(type(self), name)]
             if odd:
                 hint = "give a sparsity with it: prune(sparsity=0.5)"
@@ -92,7 +93,9 @@ class Prune(Pass):
     @property
     def obeyed(self) -> bool:
         """Whether a number was given."""
-        return (self.channels, self.macs, self._zeros) != (None, None, None)
+        return any(
+            number is not None for number in (self.channels, self.macs, self.speed, self._zeros)
+        )
 
     def settings(self, context: Context) -> tuple[Pass, ...]:
         """Without a number: several, with real inputs to judge them on."""
@@ -107,6 +110,8 @@ class Prune(Pass):
             everywhere = self.allocation == "global"
             asked = Zeros(self._zeros, pattern, self.score, everywhere, self.refit)
             return prune_weights(model, context, asked)
+        if self.speed is not None:
+            return prune_structure(model, context, Request(1 - 1 / self.speed, "time"))
         if self.macs is not None:
             return prune_structure(model, context, Request(self.macs, "macs"))
         if self.channels is not None:
