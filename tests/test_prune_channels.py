@@ -92,6 +92,29 @@ def test_a_share_of_the_multiply_accumulates_is_saved():
     assert "fewer multiply-accumulates" in report.summary
 
 
+def test_channels_go_until_the_time_estimated_is_reached():
+    model, report = pruned(layers(), Request(1 - 1 / 1.5, "time"), feeds())
+    target = targets.load("avx2")
+
+    def time(of: Model) -> float:
+        found = shapes(of)
+        macs = sum(int(np.prod(s)) for s in found.values())
+        # of MatMul, Add, Relu; of MatMul, Relu; of MatMul
+        moved = 3 * found["W1"][1] + 2 * found["W2"][1] + found["W3"][1]
+        return macs + target.motion * moved
+
+    faster = time(from_proto(layers())) / time(model)
+    assert 1.5 <= faster < 2.2
+    (note,) = report.notes
+    assert f"estimated {faster:.2f}x" in note
+    assert "avx2" in note
+
+
+def test_a_speed_out_of_reach_is_told():
+    _, report = pruned(layers(), Request(1 - 1 / 20, "time"), feeds())
+    assert "no more channels can go" in report.notes[0]
+
+
 def test_channels_that_say_the_same_go_first_and_cost_nothing():
     proto = layers(redundant=16)
     model, _ = pruned(proto, Request(0.12, "channels"), feeds(32))
@@ -180,6 +203,8 @@ def test_a_solution_is_held_back_where_the_halves_disagree():
 def test_the_phase_is_that_of_what_is_asked_for():
     assert Prune(channels=0.3).phase == Prune(macs=0.3).phase == Prune().phase == Phase.STRUCTURE
     assert Prune(sparsity=0.3).phase == Phase.MASK
+    assert Prune(speed=1.5).phase == Phase.STRUCTURE
+    assert Prune(speed=1.5).obeyed
 
 
 def test_one_number_at_a_time():

@@ -51,6 +51,17 @@ class Model(Document):
             raise InvalidError("training_info may refer to it by name", where=value.name)
         self._set_name(value, name)
 
+    def take_name(self, value: Value, old: Value) -> None:
+        """Give a value the name of one that it replaces. Raises InvalidError."""
+        for one in (value, old):
+            if one.graph is self.graph and (one.is_input or self.graph in one.exits):
+                raise InvalidError("its name is part of the interface", where=one.name)
+        if self.shell.training_info:
+            raise InvalidError("training_info may refer to it by name", where=old.name)
+        name = old.name
+        self._set_name(old, self._claim(f"{name}_old"))
+        self._set_name(value, name)
+
     def _set_name(self, value: Value, name: str) -> None:
         self.edits += 1
         self.names.add(name)

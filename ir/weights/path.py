@@ -12,9 +12,11 @@ from onnx_compress.ir.graph.elements import Array, dims, element_type, type_name
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Node, Value
+from onnx_compress.ir.weights.sparse import is_sparse
 
 STEPS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _UNPACKING = (*STEPS, "Mul", "Sub", "Div", "Mod", "Slice", "ReduceSum")  # codes on their way
+SPARSE = "already stored without its zeros"
 _LONGEST = 16
 _WIDEST = 200  # nodes that an operand may be put together by
 _WHOLE_FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")
@@ -104,6 +106,8 @@ def trace(model: Model, value: Value) -> Path | No:
             return No("the caller may override it: it is an input with a default")
         if node is None or node.op not in STEPS or len(nodes) >= _LONGEST:
             return _computed(model, node)
+        if is_sparse(model, at):
+            return No(SPARSE)
         nodes.append(node)
         following = node.input(0)
         if following is None:

@@ -18,6 +18,7 @@ from onnx_compress.ir.graph.view import Graph, Node, Value
 from onnx_compress.ir.weights.layout import Layout
 from onnx_compress.ir.weights.operators import DOMAINS, OPERATORS, QUANTIZED
 from onnx_compress.ir.weights.path import Path, pieces, trace
+from onnx_compress.ir.weights.sparse import is_sparse, puts
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,11 +179,13 @@ def find_weights(model: Model) -> Inventory:
     for node in model.nodes():
         for slot in QUANTIZED.get(node.op, ()):
             stored = node.input(slot)
-            if stored is not None and model.tensor(stored) is not None:
+            if stored is None:
+                continue
+            if model.tensor(stored) is not None or is_sparse(model, stored):
                 skip(stored.name, f"already quantized: read by {node.op}")
         if node.proto.domain not in DOMAINS:
             strange.update(dict.fromkeys(_stored(model, node), node.op))
-        operator = OPERATORS.get(node.op)
+        operator = None if puts(node) else OPERATORS.get(node.op)
         for slot, read in operator.slots.items() if operator else ():
             value = node.input(slot)
             if value is None:

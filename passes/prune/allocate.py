@@ -2,6 +2,8 @@
 
 Greedy: what goes next is the step of a group with the least loss for what it saves. Steps leave
 multiples that the target computes well. What costs nothing goes first.
+
+    time ~ MACs + motion * numbers that operators give        motion: of the target
 """
 
 from collections.abc import Sequence
@@ -13,6 +15,7 @@ import numpy as np
 from onnx_compress.ir.analysis.channels import Channels
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.passes.prune.importance import Ranking
+from onnx_compress.passes.target import Target
 
 _LEAST = 4  # channels; runtimes are slow at other multiples
 _FREE = 1e-9  # loss that is none
@@ -25,6 +28,7 @@ class Plan:
     counts: tuple[int, ...]
     macs: float
     nbytes: float
+    time: float
     channels: float
 
 
@@ -40,17 +44,18 @@ def step_of(size: int, width: int, multiple: int) -> int:
 class Allocation:
     """One run of the greedy choice."""
 
-    def __init__(self, channels: Channels, rankings: Sequence[Ranking], multiple: int) -> None:
-        self.channels, self.rankings, self.multiple = channels, rankings, multiple
+    def __init__(self, channels: Channels, rankings: Sequence[Ranking], target: Target) -> None:
+        self.channels, self.rankings = channels, rankings
+        self.multiple = target.channel_multiple
         self.counts = np.zeros(len(rankings), np.int64)
-        self._costs = _Costs(channels, rankings)
+        self._costs = _Costs(channels, rankings, target.motion)
 
     def run(self, share: float, what: str) -> Plan:
-        """Remove until `share` of `what` is saved: channels, macs; or until nothing can go."""
+        """Remove until `share` of `what` is saved: channels, macs, time; or nothing can go."""
         before = self._costs.of(self.counts)
         while True:
             saved = 1 - self._costs.of(self.counts) / np.maximum(before, 1e-30)
-            reached = {"macs": saved[0], "channels": self._gone}[what]
+            reached = {"macs": saved[0], "time": saved[2], "channels": self._gone}[what]
             if reached >= share - 1e-9:
                 break
             best = min(self._steps(before, what), key=lambda found: found[0], default=None)
@@ -58,7 +63,8 @@ class Allocation:
                 break
             self.counts[best[1]] = best[2]
         saved = 1 - self._costs.of(self.counts) / np.maximum(before, 1e-30)
-        return Plan(tuple(map(int, self.counts)), float(saved[0]), float(saved[1]), self._gone)
+        macs, nbytes, time = saved.tolist()
+        return Plan(tuple(map(int, self.counts)), macs, nbytes, time, self._gone)
 
     @property
     def _gone(self) -> float:
@@ -76,7 +82,7 @@ class Allocation:
             trial = self.counts.copy()
             trial[at] = count
             change = (now - self._costs.of(trial)) / np.maximum(before, 1e-30)
-            saved = change[0] if what == "macs" else change.sum() / 2
+            saved = {"macs": change[0], "time": change[2]}.get(what, change[:2].sum() / 2)
             loss = ranking.losses[count] - ranking.losses[self.counts[at]]
             found.append((max(float(loss), _FREE) / max(float(saved), 1e-12), at, count))
         return found
@@ -90,17 +96,24 @@ class Allocation:
 
 
 class _Costs:
-    """MACs and bytes by the number of members gone of each group, as products of shares."""
+    """MACs, bytes, time by the number of members gone of each group, as products of shares."""
 
-    def __init__(self, channels: Channels, rankings: Sequence[Ranking]) -> None:
+    def __init__(self, channels: Channels, rankings: Sequence[Ranking], motion: float) -> None:
         self.channels, self.rankings = channels, rankings
         self._axes: dict[int, int] = {}
         self._arrays: list[Array] = []
         terms = list(channels.terms())
+        moved = list(channels.moved())
+        self._motion = motion
+        self._moves = self._table([ids for _, ids in moved])
+        self._move = np.array([size for size, _ in moved], np.float64)
         self._works = self._table([ids for _, ids in terms[: channels.works]])
         self._stores = self._table([ids for _, ids in terms[channels.works :]])
         self._work = np.array([size for size, _ in terms[: channels.works]], np.float64)
         self._store = np.array([size for size, _ in terms[channels.works :]], np.float64)
+        # of nodes and values that have to do with no channels
+        self._other_work = max(channels.all_macs() - float(self._work.sum()), 0.0)
+        self._other_moves = max(channels.all_moved() - float(self._move.sum()), 0.0)
 
     def _table(self, rows: Sequence[Sequence[Array]]) -> Array:
         """[terms, axes]: places in the list of axes; 0: no axis."""
@@ -136,8 +149,11 @@ class _Costs:
         return table
 
     def of(self, counts: Array) -> Array:
-        """[MACs, bytes]."""
+        """[MACs, bytes, time]."""
         left = np.maximum(1 - self._shares @ counts, 0)
         works = (self._work * left[self._works].prod(1)).sum() if len(self._work) else 0.0
         stores = (self._store * left[self._stores].prod(1)).sum() if len(self._store) else 0.0
-        return np.array([works, stores])
+        moves = (self._move * left[self._moves].prod(1)).sum() if len(self._move) else 0.0
+        works += self._other_work
+        time = works + self._motion * (moves + self._other_moves)
+        return np.array([works, stores, time])

@@ -42,6 +42,7 @@ class Part:
 
 
 Cut = Callable[[Node, int, Array], Array]  # an operand of the original as it is in the model
+Solver = Callable[[Part, Array, Fit], Array]  # [groups, rows, columns] of what a weight is now
 
 
 def parts(model: Model, original: Model, twin: dict[Node, Node], cut: Cut) -> list[Part]:
@@ -81,8 +82,12 @@ def repair(
     items: Sequence[Part],
     feeds: Sequence[Feed],
     progress: Callable[[int, int], None],
+    solve: Solver | None = None,
 ) -> set[str]:
-    """Refit all parts; gives the names of the weights that were changed."""
+    """Refit all parts; gives the names of the weights that were changed.
+
+    `solve`: by default least squares, see `solved`.
+    """
     done: set[str] = set()
     now, then = Walk(model, feeds), Walk(original, feeds)
     look = Look(windows=_ROWS, samples=max(len(feeds), 1))
@@ -92,7 +97,7 @@ def repair(
                 fit = _fit(part, now, then, look, len(feeds))
             except UnsupportedError:  # what goes there is no tensor; later ones may be reached
                 continue
-            if _refit(model, part, fit):
+            if _refit(model, part, fit, solve or _least_squares):
                 done.add(part.weight.name)
         progress(at + 1, len(items))
     return done
@@ -120,12 +125,17 @@ def _fit(part: Part, now: Walk, then: Walk, look: Look, samples: int) -> Fit:
     return sums.result()
 
 
-def _refit(model: Model, part: Part, fit: Fit) -> bool:
-    """Solve, and write weight and bias."""
-    old = part.use.matrix(part.weight.array()).astype(np.float64)
+def _least_squares(_: Part, old: Array, fit: Fit) -> Array:
     new = old.copy()
     for group in range(len(old) if fit.inner.size else 0):
         new[group] = solved(old[group], fit.inner[:, group], fit.cross[:, group])
+    return new
+
+
+def _refit(model: Model, part: Part, fit: Fit, solve: Solver) -> bool:
+    """Solve, and write weight and bias."""
+    old = part.use.matrix(part.weight.array()).astype(np.float64)
+    new = solve(part, old, fit)
     shift = fit.target - np.einsum("grk,gk->gr", new, fit.mean)
     size = float(np.abs(new - old).max()) + float(np.abs(shift).max())
     if size <= _SAME * max(float(np.abs(old).max()), 1e-30) or not np.isfinite(size):

@@ -34,7 +34,7 @@ from onnx_compress.passes.statistics.covariance import Covariance, Covariances
 
 @dataclass(frozen=True)
 class Request:
-    """`share` of `what` ("channels", "macs") to remove.
+    """`share` of `what` ("channels", "macs", "time") to remove.
 
     `score`: "data", "local" (losses without gains), "magnitude", "random"; `refit`: whether weights
     make up for it. None: as the data allow. The others are what the default is to be better than.
@@ -54,9 +54,7 @@ def prune_structure(model: Model, context: Context, request: Request) -> Report:
     groups = [group for group in channels.groups if not barred & _values(group)]
     channels.groups = tuple(groups)
     rankings = _rankings(channels, found, context, request)
-    plan = Allocation(channels, rankings, context.target.channel_multiple).run(
-        request.share, request.what
-    )
+    plan = Allocation(channels, rankings, context.target).run(request.share, request.what)
     gone = [m for r, count in zip(rankings, plan.counts, strict=True) for m in r.first(count)]
     shapes = {weight.name: weight.shape for weight in found}
     if not gone:
@@ -67,7 +65,17 @@ def prune_structure(model: Model, context: Context, request: Request) -> Report:
     changes = _changes(model, shapes, refitted)
     changed = {entry.subject for entry in changes}
     left = [e for e in _left(channels, found, barred, shapes) if e.subject not in changed]
-    return Report(tuple(changes), tuple(left), _summary(plan, rankings))
+    notes = _speed_notes(request, plan, context)
+    return Report(tuple(changes), tuple(left), _summary(plan, rankings), notes)
+
+
+def _speed_notes(request: Request, plan: Plan, context: Context) -> tuple[str, ...]:
+    """How much faster that should be, where a speed was asked for."""
+    if request.what != "time":
+        return ()
+    found = f"{1 / max(1 - plan.time, 1e-9):.2f}x"
+    short = "" if plan.time >= request.share - 1e-9 else ", and no more channels can go"
+    return (f"estimated {found} as fast by the figures of {context.target.name}{short}",)
 
 
 def _removed(

@@ -33,18 +33,29 @@ class Numbers:
     zero: Array
 
 
-def choose(matrix: Array, setting: Setting, seen: Seen | None, half: bool, block: int) -> Numbers:
-    """For a weight [groups, R, K], all groups' rows in one; `half`: scales may be float16."""
+def choose(
+    matrix: Array,
+    setting: Setting,
+    seen: Seen | None,
+    half: bool,
+    block: int,
+    kept: Array | None = None,
+) -> Numbers:
+    """For a weight [groups, R, K], all groups' rows in one; `half`: scales may be float16.
+
+    `kept`: of a pruned weight, what is not zero; signs know no zero, and pay no heed.
+    """
+    kept = None if setting.bits == 1 else kept
     h = None if seen is None else np.stack(seen.damped)
     importance = None if h is None else np.diagonal(h, axis1=1, axis2=2)
     planes = _started(matrix, setting, block, importance)
     if h is not None:
-        planes = _descended(matrix, planes, h, refit=True, sweeps=_SWEEPS)
+        planes = _descended(matrix, planes, h, True, _SWEEPS, kept)
     fine = half and all(fit_half(grid.scale) for _, grid in planes)
     kind = np.dtype(np.float16 if fine else np.float32)
     planes = [(codes, _rounded(grid, kind)) for codes, grid in planes]
     if h is not None:
-        planes = _descended(matrix, planes, h, refit=False, sweeps=_LAST)
+        planes = _descended(matrix, planes, h, False, _LAST, kept)
     elif len(planes) == 1 and setting.bits > 1:
         planes = [(grid.codes(matrix), grid) for _, grid in planes]
     zero = _flat(planes[0][1].zero)
@@ -87,12 +98,12 @@ def _grid(scale: Array, zero: float, block: int, columns: int, levels: int) -> G
 
 
 def _descended(
-    matrix: Array, planes: list[Plane], h: Array, refit: bool, sweeps: int
+    matrix: Array, planes: list[Plane], h: Array, refit: bool, sweeps: int, kept: Array | None
 ) -> list[Plane]:
     """Plane by plane, each on what the others leave. `h`: [groups, K, K]."""
     out = list(planes)
     for _ in range(2 if len(out) > 1 else 1):
         for at, (codes, grid) in enumerate(out):
             rest = sum(other.decode(q) for p, (q, other) in enumerate(out) if p != at)
-            out[at] = descend(matrix - rest, h, grid, codes, sweeps, refit)
+            out[at] = descend(matrix - rest, h, grid, codes, sweeps, refit, kept=kept)
     return out

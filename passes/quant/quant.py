@@ -14,7 +14,8 @@
 
 Rows of at most ten numbers (depthwise kernels) stay float16 unless `keep` asks for less. With real
 inputs, codes are chosen by coordinate descent on the second moment of what they multiply, and
-biases make up for what shifts the means; without, by the least squared error.
+biases make up for what shifts the means; without, by the least squared error. Zeros of pruned
+weights stay zero, and codes of eight bits are stored without them where that is smaller.
 """
 
 from collections import Counter
@@ -29,6 +30,7 @@ from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Inventory, Weight
 from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out
+from onnx_compress.ir.weights.sparse import densify
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, matches, option
 from onnx_compress.passes.quant.bias import correct
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
@@ -126,6 +128,7 @@ class Quant(Pass):
         """Encode every weight that gets smaller by it."""
         changes: list[Entry] = []
         skipped: list[Entry] = []
+        densify(model)  # pruned weights: their zeros stay
         choice, smoothed = None, Smoothed(model)
         newest, refused = _reachable(model, context)
         found = context.weights(model)

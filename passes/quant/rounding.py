@@ -36,11 +36,18 @@ def round_to_nearest(weight: Weight, bits: int) -> tuple[Array, Array] | No:
 
 
 def descended(
-    weight: Weight, use: Use, form: Affine, bits: int, aim: Array, damped: list[Array]
+    weight: Weight,
+    use: Use,
+    form: Affine,
+    bits: int,
+    aim: Array,
+    damped: list[Array],
+    kept: Array | None = None,
 ) -> Affine:
     """The same scales with codes of less loss; the form as it is where scales cross its rows.
 
     `aim`: [groups, rows, columns], what the codes are to come near; `damped`: H of each group.
+    `kept`: of a pruned weight, what is not zero.
     """
     if form.scale is None or not form.scales_along(use):
         return form
@@ -55,6 +62,6 @@ def descended(
     zero = np.full(scale.shape, float(top))
     grid = Grid(scale, zero, bits, order.columns, order.columns, levels=2 * top + 1)
     start = order.matrix(form.codes).astype(np.float32).reshape(aim.shape) + top
-    codes, _ = descend(aim, np.stack(damped), grid, start, _SWEEPS)
+    codes, _ = descend(aim, np.stack(damped), grid, start, _SWEEPS, kept=kept)
     new = order.restore(codes.reshape(order.rows, order.columns) - top).astype(np.int8)
     return replace(form, codes=np.ascontiguousarray(new))

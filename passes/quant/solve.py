@@ -12,6 +12,7 @@ from onnx_compress.ir.weights.forms.static import with_room
 from onnx_compress.passes.quant.data import Seen
 from onnx_compress.passes.quant.numbers import choose
 from onnx_compress.passes.quant.plan import KERNELS, Plan, main_use
+from onnx_compress.passes.quant.pruned import mask_of, on_mask
 from onnx_compress.passes.quant.rounding import descended, round_to_nearest
 
 _INTEGER = {"dynamic", "static"}  # readers that multiply bytes by bytes
@@ -44,7 +45,9 @@ def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Sol
     if seen is None or use is None:
         return Solved(form)
     matrix = use.matrix(weight.array())
-    form = descended(weight, use, form, bits, seen.aim(matrix), seen.damped)
+    kept = mask_of(matrix)
+    aim = on_mask(seen.aim(matrix), np.stack(seen.damped), kept)
+    form = descended(weight, use, form, bits, aim, seen.damped, kept)
     return Solved(form, seen.shift(matrix, use.matrix(form.decode())))
 
 
@@ -57,9 +60,10 @@ def _packed(weight: Weight, plan: Plan, seen: Seen | None) -> Solved | No:
         return No("holds NaN or infinity")
     groups = seen.moments.groups if seen is not None else 1
     matrix = order.matrix(array).reshape(groups, -1, order.columns)
-    aim = matrix if seen is None else seen.aim(matrix)
+    kept = mask_of(matrix)
+    aim = matrix if seen is None else on_mask(seen.aim(matrix), np.stack(seen.damped), kept)
     half = not set(plan.readers.values()) & set(KERNELS)
-    numbers = choose(aim, setting, seen, half, plan.block)
+    numbers = choose(aim, setting, seen, half, plan.block, kept)
     dtype = np_dtype(weight.element)
     form = Packed(
         numbers.codes,

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_compress.passes.solvers.grid import Grid
-from onnx_compress.passes.solvers.levels import Affine
+from onnx_compress.passes.solvers.levels import Affine, Masked
 from onnx_compress.passes.solvers.loss import normalised
 from onnx_compress.passes.solvers.parallel import over_rows
 
@@ -54,22 +54,35 @@ def descend(
     sweeps: int = 4,
     refit: bool = False,
     threads: int | None = None,
+    kept: Array | None = None,
 ) -> tuple[Array, Grid]:
     """Codes [R, K] with a smaller loss than the start, float32, and the grid that they are of.
 
     `weight`: [R, K] or [G, R, K]; `moment`: [K, K] or [G, K, K], damped. `start`: codes to begin
     with, by default the nearest. `refit`: scales are fitted to the codes, so the grid changes.
+    `kept`: a mask; where it is False the number is zero and stays so. Raises ValueError for a grid
+    without zero.
     """
     array, h = np.asarray(weight, np.float32), normalised(moment)
     codes = grid.codes(array) if start is None else np.asarray(start, np.float32)
 
-    def solve(h: Array, w: Array, q: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
+    if kept is not None:
+        if (grid.zero != np.round(grid.zero)).any():
+            raise ValueError("a mask needs a grid that has zero")
+        codes = np.where(kept, codes, grid.spread(grid.zero)).astype(np.float32)
+
+    def solve(
+        h: Array, w: Array, q: Array, scale: Array, zero: Array, *mask: Array
+    ) -> tuple[Array, ...]:
         levels = Affine(turned(scale), turned(zero), grid.top, grid.group)
         value = levels.value(turned(q))
-        sweep(turned(w), value, h, levels, sweeps, refit)
+        allowed: Levels = Masked(levels, turned(mask[0]) > 0) if mask else levels
+        sweep(turned(w), value, h, allowed, sweeps, refit)
         return turned(levels.codes(value)), turned(levels.scale).astype(np.float64)
 
-    found, scale = over_rows(solve, h, array, codes, grid.scale, grid.zero, threads=threads)
+    rows = [array, codes, grid.scale, grid.zero]
+    rows += [] if kept is None else [np.asarray(kept, np.float32)]
+    found, scale = over_rows(solve, h, *rows, threads=threads)
     return found, Grid(scale, grid.zero, grid.bits, grid.group, grid.columns, grid.levels)
 
 

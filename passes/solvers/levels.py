@@ -1,13 +1,14 @@
 """Levels: what numbers the columns of a weight may take, for coordinate descent.
 
     Affine    scale (q - zero), q = 0 ... top; fitted: scale
+    Masked    the same, but zero where a mask says so
     Bases     +-a_1 +- ... +-a_n; fitted: all a of a group together
 
 All arrays are turned, [B, K, R] and [B, G, R], single precision, and changed in place.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -60,6 +61,27 @@ class Affine:
         columns = like.shape[1]
         scale, zero = (np.repeat(p, self.group, axis=1) for p in (self.scale, self.zero))
         return scale[:, :columns], zero[:, :columns]
+
+
+@dataclass
+class Masked:
+    """Other levels where `kept` [B, K, R] is True, and zero elsewhere: zero must be a level."""
+
+    levels: Affine
+    kept: Array
+    group: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Groups are those of the levels."""
+        self.group = self.levels.group
+
+    def nearest(self, column: int, aim: Array) -> Array:
+        """The levels nearest to `aim`, [B, R]; zero where that is all there is."""
+        return np.where(self.kept[:, column], self.levels.nearest(column, aim), np.float32(0))
+
+    def fit(self, group: int, value: Array, gradient: Array, along: Along) -> Array:
+        """Of the levels: zeros stay zero whatever the scale."""
+        return self.levels.fit(group, value, gradient, along)
 
 
 @dataclass

@@ -98,6 +98,29 @@ class Channels:
         for key, tensor in self.axes.constants.items():
             yield float(nbytes(tensor)), [ids for ids in self.axes.ids[key] if len(ids) > 1]
 
+    def moved(self) -> Iterator[tuple[float, list[Array]]]:
+        """Numbers of values that nodes of the main graph give, in proportion to some axes."""
+        for key, own in self.axes.ids.items():
+            if isinstance(key, Value) and key.producer is not None and self._moves(key):
+                yield float(prod(map(len, own))), [ids for ids in own if len(ids) > 1]
+
+    def all_moved(self) -> float:
+        """Numbers that all nodes of the main graph give."""
+        shapes = [
+            self.axes.shapes.shape(value)
+            for node in self.model.graph.nodes
+            for value in node.outputs
+            if value is not None and self._moves(value)
+        ]
+        return float(sum(prod(shape) for shape in shapes if shape is not None))
+
+    def all_macs(self) -> float:
+        """Multiply-accumulates of a run, of all nodes."""
+        return float(sum(macs(node, self.axes.shapes) or 0 for node in self.model.nodes()))
+
+    def _moves(self, value: Value) -> bool:
+        return value not in self.axes.constants and value.graph is self.model.graph
+
     def macs(self, removed: Array) -> float:
         """Multiply-accumulates of a run without these channels, of what has to do with any."""
         return sum(self._left(*term, removed) for term in islice(self.terms(), self.works))

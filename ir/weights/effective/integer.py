@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_compress.ir.graph.elements import Array, dims
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.folded import Folded
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.view import Node, Value
@@ -23,14 +23,14 @@ def integer_product(model: Model, node: Node, folded: Folded) -> Iterator[Effect
     """MatMulInteger, and what scales its sums."""
     codes, zero = node.input(1), node.input(3)
     scale = _input_scale(node.input(0))
-    if model.tensor(codes) is None or codes is None or scale is None:
+    if codes is None or scale is None or not folded.is_constant(codes):
         return
     one = {scale: np.ones((), np.float32)}
     acc = node.output
     end = followed(acc, _SCALED, Folded(model, {**one, acc: np.zeros((1, 1), np.int32)}))
 
     def decode(other: Array | None) -> Array | None:
-        array = model.constant(codes) if other is None else other
+        array = folded.array(codes) if other is None else other
         shift = None if zero is None else folded.array(zero)
         if array is None or (zero is not None and shift is None):
             return None
@@ -58,10 +58,10 @@ def integer_convolution(model: Model, node: Node, folded: Folded) -> Iterator[Ef
     """ConvInteger, and what scales its sums."""
     codes, zero = node.input(1), node.input(3)
     scale = _input_scale(node.input(0))
-    tensor = model.tensor(codes)
-    if tensor is None or codes is None or scale is None:
+    stored = folded.array(codes)
+    if stored is None or codes is None or scale is None:
         return
-    rank, rows = len(dims(tensor)), dims(tensor)[0]
+    rank, rows = stored.ndim, stored.shape[0]
     ones = np.ones((1, rows, *(1,) * (rank - 2)), np.int32)
     known = Folded(model, {scale: np.ones((), np.float32), node.output: ones})
     end = followed(node.output, _SCALED, known)
@@ -69,21 +69,13 @@ def integer_convolution(model: Model, node: Node, folded: Folded) -> Iterator[Ef
     def decode(other: Array | None) -> Array | None:
         factor = known.array(end)
         shift = None if zero is None else folded.array(zero)
-        return _affine(model, codes, shift, factor, rows, other)
+        return _affine(folded.array(codes) if other is None else other, shift, factor)
 
     yield Effective(node, 1, end, decode, codes, linear_steps(model, codes, decode))
 
 
-def _affine(
-    model: Model,
-    codes: Value | None,
-    zero: Array | None,
-    scale: Array | None,
-    rows: int,
-    other: Array | None,
-) -> Array | None:
+def _affine(array: Array | None, zero: Array | None, scale: Array | None) -> Array | None:
     """(q - z) s with scales along the first axis."""
-    array = model.constant(codes) if other is None else other
     if array is None or scale is None:
         return None
     shape = (-1, *(1,) * (array.ndim - 1))
@@ -105,12 +97,12 @@ class Slots:
     def __call__(self, model: Model, node: Node, folded: Folded) -> Iterator[Effective]:
         """Its weight, where the codes are stored."""
         codes, scale, zero = (node.input(at) for at in (self.codes, self.scale, self.zero))
-        if model.tensor(codes) is None or codes is None:
+        if codes is None or not folded.is_constant(codes):
             return
         turned = self.rows_first or bool(node.attribute("transB", 0))
 
         def decode(other: Array | None) -> Array | None:
-            array = model.constant(codes) if other is None else other
+            array = folded.array(codes) if other is None else other
             factor, shift = folded.array(scale), folded.array(zero)
             if array is None or factor is None or (zero is not None and shift is None):
                 return None

@@ -4,6 +4,7 @@ from onnx_compress.ir.weights.forms.base import Coded, Form, Reader
 from onnx_compress.ir.weights.forms.dequantize import spell_out
 from onnx_compress.ir.weights.forms.packed import Packed, fit_half
 from onnx_compress.ir.weights.forms.readers import PACKED_READERS
+from onnx_compress.ir.weights.forms.sparse import Sparse
 from onnx_compress.ir.weights.forms.stored import (
     READERS,
     Affine,
@@ -23,6 +24,7 @@ __all__ = [
     "Half",
     "Packed",
     "Reader",
+    "Sparse",
     "affine",
     "fit_half",
     "minimum_opset",

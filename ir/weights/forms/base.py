@@ -17,6 +17,7 @@ from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.elements import Array, Tensor
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Value
+from onnx_compress.ir.weights.forms.sparse import Sparse, put_smaller
 from onnx_compress.ir.weights.weight import Use, Weight
 from onnx_compress.kernels import affine
 
@@ -79,8 +80,9 @@ class Coded:
 
     def nbytes(self) -> int:
         """Bytes of codes, scales and zero points."""
-        parts = (self.codes, self.scale, self.zero_point)
-        return sum(part.nbytes for part in parts if part is not None)
+        parts = (self.scale, self.zero_point)
+        codes = min(self.codes.nbytes, Sparse(self.codes).nbytes())
+        return codes + sum(part.nbytes for part in parts if part is not None)
 
 
 @dataclass
@@ -106,8 +108,7 @@ class Stored:
     def codes(self) -> Value:
         """The codes in the stored layout, shared by all readers."""
         if self._codes is None:
-            b = self.builder()
-            self._codes = b.model.add_constant(b.graph, self.coded.codes, f"{b.stem}.q", self.like)
+            self._codes = put_smaller(self.builder(), self.coded.codes, "q", self.like)
         return self._codes
 
     @property

@@ -16,6 +16,7 @@ from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights.forms.base import FLOAT, Coded, Reader, Stored
+from onnx_compress.ir.weights.forms.sparse import put_smaller
 from onnx_compress.ir.weights.weight import Use
 
 SUFFIX = ".dq"
@@ -47,7 +48,7 @@ def read(use: Use, stored: Stored) -> None:
     if scale is None:
         raise ValueError("a reader was used that does not allow this")
     axis = 1 if scale.ndim else None
-    inputs = b.constant(codes, "q"), b.constant(scale, "s")
+    inputs = put_smaller(b, codes, "q"), b.constant(scale, "s")
     name = b.model.fresh(f"{b.stem}{SUFFIX}")  # by which it is found again among the nodes run
     b.model.set_input(node, use.slot, b("DequantizeLinear", *inputs, name=name, axis=axis))
 

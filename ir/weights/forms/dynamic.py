@@ -14,6 +14,7 @@ from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.weights.forms.base import FLOAT, Coded, Reader, Stored
 from onnx_compress.ir.weights.forms.gemm import plain_input, with_bias
+from onnx_compress.ir.weights.forms.sparse import put_smaller
 from onnx_compress.ir.weights.weight import Use
 
 
@@ -50,7 +51,7 @@ def _operand(use: Use, stored: Stored, b: Builder) -> Value:
     turned = bool(use.node.attribute("transB", 0))
     if stored.weight.sole_use:
         codes: Array = use.path.apply(stored.coded.codes)
-        return b.constant(codes.T if turned else codes, "q")
+        return put_smaller(b, codes.T if turned else codes, "q")
     out = stored.codes()
     for step in use.path.steps:
         if step.perm is not None:

@@ -16,6 +16,7 @@ from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Node, Value
 from onnx_compress.ir.weights.forms.base import FLOAT, Coded, Reader, Stored
+from onnx_compress.ir.weights.forms.sparse import put_smaller
 from onnx_compress.ir.weights.weight import Use
 
 C = TypeVar("C", bound=Coded)
@@ -55,7 +56,7 @@ def read(use: Use, stored: Stored) -> None:
         whole = np.clip(np.rint(bias / fine.astype(np.float64)), -2 * _LARGEST, 2 * _LARGEST - 1)
         parts = b.constant(whole.astype(np.int32), "b"), b.constant(fine, "bs")
         b.model.set_input(node, BIAS, b("DequantizeLinear", *parts, axis=0))
-    operand = b("DequantizeLinear", b.constant(codes, "q"), b.constant(scale, "s"), axis=0)
+    operand = b("DequantizeLinear", put_smaller(b, codes, "q"), b.constant(scale, "s"), axis=0)
     b.model.set_input(node, use.slot, operand)
 
 
