@@ -56,8 +56,9 @@ class Seen:
         if not size > 0:  # nothing but zeros was seen
             return None
         pull = _PULL * np.eye(len(h))
+        left, right = h / size + pull, self.cross / size + pull
         with one_thread():
-            return np.asarray(solve(h / size + pull, (self.cross / size + pull).T, assume_a="pos").T)
+            return np.asarray(solve(left, right.T, assume_a="pos").T)
 
     def shift(self, matrix: Array, decoded: Array) -> Array:
         """E[V x' - W x], [groups, R]."""
