@@ -69,6 +69,18 @@ def test_what_else_reads_the_input_sees_it_as_it_was():
     assert np.array_equal(run(proto, fit[0])[1], run(small, fit[0])[1])
 
 
+@pytest.mark.parametrize(("least_db", "smoothed"), [(0, True), (300, False)])
+def test_products_of_one_input_are_smoothed_together_over_identity(least_db, smoothed):
+    text = (
+        "g (float[16,64] x) => (float[?,?] y, float[?,?] z) "
+        "{ k = Identity (x)  y = MatMul (x, W)  z = MatMul (k, V) }"
+    )
+    proto = build(text, W=draw(64, 48, seed=9), V=draw(64, 48, seed=8))
+    small, report = quant(proto, wild(), least_db=least_db)
+    assert any(note.startswith("1 inputs") for note in report.notes) == smoothed
+    assert ("Identity" in ops(small)) != smoothed  # it is as it was, or of no use any more
+
+
 def test_nothing_is_left_where_the_product_stays_float():
     proto, fit = product(), wild()
     small, report = quant(proto, fit, activations="float")

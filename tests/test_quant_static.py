@@ -153,6 +153,31 @@ def test_a_range_of_few_numbers_is_not_trusted(samples, integers):
     assert ("QuantizeLinear" in all_ops(small)) == integers
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "c = Identity (b)  h = Conv (x, W, c)  r = Relu (h)  m = Mul (r, two)",
+        "c = Identity (b)  V = Identity (W)  h = Conv (x, V, c)  r = Relu (h)  m = Mul (r, two)",
+        "h = Conv (x, W, b)  i = Identity (h)  r = Relu (i)  m = Mul (r, two)",
+        "t = Identity (two)  h = Conv (x, W, b)  r = Relu (h)  m = Mul (t, r)",
+    ],
+)
+def test_stretches_reach_over_identity(line):
+    """With the very same numbers as without it."""
+    plain = "h = Conv (x, W, b)  r = Relu (h)  m = Mul (r, two)"
+    found = []
+    for lines in (plain, line):
+        text = f"g (float[1,8,6,6] x) => (float[?,?,?,?] y) {{ {lines}  y = Conv (m, U) }}"
+        numbers = weights(W=(32, 8, 3, 3), b=(32,), U=(32, 32, 2, 2))
+        proto = build(text, two=np.float32(2), **numbers)
+        small, report = quant(proto, feeds(1, 8, 6, 6))
+        found.append((report.changes, run(small, feeds(1, 8, 6, 6)[0])[0]))
+    (changes, one), (others, other) = found
+    assert changes == others
+    assert all("static" in entry.text for entry in changes)
+    np.testing.assert_array_equal(one, other)
+
+
 def test_dead_channels_keep_their_bias():
     """Weights next to nothing make the scale of the bias so small that int32 would not hold it."""
     numbers = dict(NUMBERS, w1=NUMBERS["w1"].copy())

@@ -51,6 +51,13 @@ def added_behind(node: Node) -> tuple[Node, int] | No:
         out = reader.output
 
 
+def before_identity(value: Value | None) -> Value | None:
+    """What Identity, once or more often, passes on."""
+    while value is not None and value.producer is not None and value.producer.op == "Identity":
+        value = value.producer.input(0)
+    return value
+
+
 def producer(value: Value | None, *ops: str) -> Node | No:
     """The node that makes a value, of one of the given operators, in the same graph."""
     if value is None or value.producer is None:

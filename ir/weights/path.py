@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from onnx_compress.ir.graph.elements import Array, dims, element_type, type_name
+from onnx_compress.ir.graph.elements import Array, dims, element_type, np_dtype, type_name
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Node, Value
@@ -128,6 +128,22 @@ def trace(model: Model, value: Value) -> Path | No:
         steps.append(step)
         shape = step.shape
     return Path(at, tuple(steps), shape)
+
+
+def stored_floats(model: Model, value: Value | None) -> Array | None:
+    """The numbers of a stored operand, also behind Identity, Cast, Reshape ...; else None."""
+    path = trace(model, value) if value is not None else No("left out")
+    array = model.constant(path.root) if isinstance(path, Path) else None
+    if array is None or isinstance(path, No):
+        return None
+    casts = [step.node.attribute("to") for step in path.steps if step.node.op == "Cast"]
+    operand = path.apply(array)
+    return operand.astype(np_dtype(casts[-1])) if casts else operand
+
+
+def is_stored(model: Model, value: Value | None) -> bool:
+    """Whether there are `stored_floats`."""
+    return value is not None and isinstance(trace(model, value), Path)
 
 
 def pieces(model: Model, value: Value) -> list[Value]:

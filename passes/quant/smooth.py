@@ -16,6 +16,7 @@ from onnx_compress.ir.graph import Model, Node, Value
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.graph.patterns import before_identity
 from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.passes.base import Context
@@ -27,21 +28,27 @@ _MOST = 1e3  # that a feature is scaled by, relative to the others
 
 @dataclass
 class Smoothed:
-    """What was inserted: `scales` by the value that it is an input of products for."""
+    """What was inserted: `scales` by the value that it is an input of products for.
+
+    `read`: the products, and what they read before: the value itself, or behind Identity.
+    """
 
     model: Model
     scales: dict[Value, Array] = field(default_factory=dict)
     made: dict[Value, Value] = field(default_factory=dict)
     weights: dict[Value, list[Weight]] = field(default_factory=dict)
+    read: dict[Value, list[tuple[Node, Value | None]]] = field(default_factory=dict)
 
     def undo(self, wanted: Mapping[Weight, bool]) -> None:
         """Take out what no product with an input in bytes reads. `wanted`: of which there are."""
         for value, weights in self.weights.items():
             if any(wanted.get(weight, False) for weight in weights):
+                remove_unused(self.model, [old for _, old in self.read[value]])
                 continue
             for weight in weights:
                 _scale(weight, 1 / self.scales[value])
-            self.model.replace_uses(self.made[value], value)
+            for node, old in self.read[value]:
+                self.model.set_input(node, 0, old)
             remove_unused(self.model, [self.made[value]])
             del self.made[value]
 
@@ -73,6 +80,7 @@ def smooth(model: Model, weights: Sequence[Weight], context: Context) -> Smoothe
         inverse = b.constant((1 / scale).astype(np.float32), "smooth")
         out = b("Mul", value, inverse)
         for use in uses:
+            found.read.setdefault(value, []).append((use.node, use.node.input(0)))
             model.set_input(use.node, 0, out)
         found.scales[value], found.made[value], found.weights[value] = scale, out, list(own)
     return found
@@ -85,7 +93,7 @@ def _groups(model: Model, weights: Sequence[Weight]) -> dict[Value, tuple[list[W
         if not weight.sole_use or weight.dtype != "FLOAT":
             continue
         (use,) = weight.uses
-        value = use.node.input(0)
+        value = before_identity(use.node.input(0))
         plain = use.multiplied and use.layout.groups == 1 and not use.path.casts
         if plain and value is not None and _reads(model, use.node):
             own, uses = found.setdefault(value, ([], []))

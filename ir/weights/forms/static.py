@@ -12,11 +12,13 @@ from typing import TypeVar
 import numpy as np
 
 from onnx_compress.ir.errors import InvalidError
+from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Node, Value
 from onnx_compress.ir.weights.forms.base import FLOAT, Coded, Reader, Stored
 from onnx_compress.ir.weights.forms.sparse import put_smaller
+from onnx_compress.ir.weights.path import stored_floats
 from onnx_compress.ir.weights.weight import Use
 
 C = TypeVar("C", bound=Coded)
@@ -50,12 +52,14 @@ def read(use: Use, stored: Stored) -> None:
     wide = np.broadcast_to(stored.coded.scale, stored.coded.codes.shape)
     scale = use.path.apply(wide).reshape(rows, -1)[:, 0]
     step = _input_scale(b.model, node)
-    bias = b.model.constant(node.input(BIAS))
+    plain = node.input(BIAS)
+    bias = stored_floats(b.model, plain)
     if bias is not None:
         fine = (step * scale).astype(np.float32)
         whole = np.clip(np.rint(bias / fine.astype(np.float64)), -2 * _LARGEST, 2 * _LARGEST - 1)
         parts = b.constant(whole.astype(np.int32), "b"), b.constant(fine, "bs")
         b.model.set_input(node, BIAS, b("DequantizeLinear", *parts, axis=0))
+        remove_unused(b.model, [plain])
     operand = b("DequantizeLinear", put_smaller(b, codes, "q"), b.constant(scale, "s"), axis=0)
     b.model.set_input(node, use.slot, operand)
 
@@ -70,7 +74,7 @@ def _input_scale(model: Model, node: Node) -> np.float32:
 
 def with_room(model: Model, use: Use, coded: C) -> C:
     """Larger scales for channels whose bias would not fit: weights next to nothing, dead ones."""
-    bias = model.constant(use.node.input(BIAS))
+    bias = stored_floats(model, use.node.input(BIAS))
     if bias is None or coded.scale is None or coded.scale.ndim != coded.codes.ndim:
         return coded
     step = _input_scale(model, use.node)

@@ -15,6 +15,7 @@ from math import inf, prod
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.graph import Model, Node, Value
+from onnx_compress.ir.weights.path import is_stored
 from onnx_compress.passes.quant.static.units import Unit
 from onnx_compress.passes.solvers.cut import minimum_cut
 from onnx_compress.passes.target import Target
@@ -70,7 +71,7 @@ def _cheapest(
         other[at] = inf if unit.node in forced and gains[at] < inf else other[at]
     arcs: list[tuple[int, int, float]] = []
     for value in dict.fromkeys(v for unit in units for v in (*unit.inputs, *unit.outputs)):
-        if model.tensor(value) is not None:
+        if is_stored(model, value):
             continue
         cost = target.conversion * prod(shapes.shape(value) or (1 << 20,))
         made = number.get(value.producer, outside) if value.producer else outside

@@ -8,6 +8,7 @@ from onnx_compress.ir.errors import CalibrationError
 from onnx_compress.ir.graph import Model, Node, Value
 from onnx_compress.ir.runtime import Feed
 from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights.path import is_stored
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.static.choose import chosen, gain
 from onnx_compress.passes.quant.static.ranges import Step, steps
@@ -40,7 +41,7 @@ class Placement:
 
     def _known(self, unit: Unit) -> bool:
         values = [*unit.inputs, *unit.outputs]
-        return all(v in self.steps or self.model.tensor(v) is not None for v in values)
+        return all(v in self.steps or is_stored(self.model, v) for v in values)
 
     def spared(self, taken: Sequence[Unit], bits: int) -> dict[Node, float]:
         """Nodes that had better stay float, and which share of the error they make."""

@@ -5,7 +5,7 @@
     same       MaxPool, Reshape, Slice ...    moves bytes: its range is that of its input
     scaled     Mul, Div by one number         nothing is left of it but another scale
 
-A Relu or Clip behind a unit of the first two kinds is a part of it: its range says all.
+A Relu, Clip or Identity behind a unit of the first two kinds is a part of it: its range says all.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,10 +15,10 @@ import numpy as np
 
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.graph import Model, Node, Value
-from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No, sole_consumer
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms.static import BIAS
+from onnx_compress.ir.weights.path import is_stored, stored_floats
 
 _FLOAT = 1  # TensorProto.FLOAT
 _CUTS = ("Relu", "Clip")
@@ -83,7 +83,7 @@ def _nearest(_: Model, node: Node, __: Shapes) -> bool:
 
 def _two(model: Model, node: Node, shapes: Shapes) -> bool:
     """Two computed tensors, or one and a constant."""
-    return sum(model.tensor(value) is None for value in node.inputs if value) >= 1
+    return any(not is_stored(model, value) for value in node.inputs if value)
 
 
 _RULES: Mapping[str, _Rule] = {
@@ -113,10 +113,12 @@ _SCALED_GAIN = 4.0
 def units(model: Model, weights: Mapping[Node, Weight], shapes: Shapes) -> list[Unit]:
     """All units of the main graph, in its order. `weights`: those of convolutions."""
     found: list[Unit] = []
+    tails: set[Node] = set()
     for node in model.graph.sorted():
-        unit = _unit(model, node, weights, shapes)
+        unit = _unit(model, node, weights, shapes) if node not in tails else None
         if unit is not None and all(_float(value, shapes) for value in unit.outputs):
             found.append(unit)
+            tails.update(unit.tail)
     return found
 
 
@@ -124,7 +126,7 @@ def _unit(model: Model, node: Node, weights: Mapping[Node, Weight], shapes: Shap
     rule = _RULES.get(node.op)
     if node in weights:
         bias = node.input(BIAS)
-        if bias is not None and model.tensor(bias) is None:
+        if bias is not None and not is_stored(model, bias):
             return None
         return Unit("weighted", node, (0,), 0, _tail(model, node), weights[node])
     scaled = _factor(model, node)
@@ -135,7 +137,7 @@ def _unit(model: Model, node: Node, weights: Mapping[Node, Weight], shapes: Shap
         return None
     reads = tuple(range(len(node.inputs))) if rule.every else (0,)
     read = [node.input(slot) for slot in reads]
-    if any(value is None for value in read) or all(model.tensor(value) for value in read):
+    if any(value is None for value in read) or all(is_stored(model, value) for value in read):
         return None
     tail = _tail(model, node) if rule.kind == "own" else ()
     return Unit(rule.kind, node, reads, rule.gain, tail)
@@ -151,8 +153,10 @@ def _factor(model: Model, node: Node) -> tuple[int, float] | None:
     if node.op not in ("Mul", "Div"):
         return None
     for slot in (1,) if node.op == "Div" else (1, 0):
-        array = model.constant(node.input(slot)) if model.tensor(node.input(slot)) else None
-        if array is None or array.size != 1 or array.ndim > 1 or model.tensor(node.input(1 - slot)):
+        array = stored_floats(model, node.input(slot))
+        if array is None or array.size != 1 or array.ndim > 1:
+            continue
+        if is_stored(model, node.input(1 - slot)):
             continue
         number = float(array.reshape(-1)[0])
         factor = 1 / number if node.op == "Div" and number else number
@@ -162,11 +166,11 @@ def _factor(model: Model, node: Node) -> tuple[int, float] | None:
 
 
 def _tail(model: Model, node: Node) -> tuple[Node, ...]:
-    """Relu and Clip that nothing else sees the input of, and that keep zero."""
+    """Relu, Clip and Identity that nothing else sees the input of, and that keep zero."""
     found: list[Node] = []
     at = node
     while True:
-        cut = sole_consumer(at.output, *_CUTS)
+        cut = sole_consumer(at.output, *_CUTS, "Identity")
         if isinstance(cut, No) or not _keeps_zero(model, cut):
             return tuple(found)
         found.append(cut)
@@ -174,7 +178,7 @@ def _tail(model: Model, node: Node) -> tuple[Node, ...]:
 
 
 def _keeps_zero(model: Model, node: Node) -> bool:
-    if node.op == "Relu":
+    if node.op in ("Relu", "Identity"):
         return True
     low, high = (_bound(model, node, slot, name) for slot, name in ((1, "min"), (2, "max")))
     return low is not None and high is not None and low <= 0 <= high
@@ -184,7 +188,7 @@ def _bound(model: Model, node: Node, slot: int, name: str) -> float | None:
     """A bound of Clip; None where it is computed."""
     if node.input(slot) is None:
         return float(node.attribute(name, -np.inf if slot == 1 else np.inf))
-    array: Array | None = model.constant(node.input(slot))
+    array = stored_floats(model, node.input(slot))
     return None if array is None or array.size != 1 else float(array.reshape(-1)[0])
 
 

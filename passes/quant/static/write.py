@@ -16,6 +16,7 @@ from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.dead import remove_unused
+from onnx_compress.ir.weights.path import is_stored, stored_floats
 from onnx_compress.passes.quant.static.ranges import Step, of_constant
 from onnx_compress.passes.quant.static.units import Unit
 
@@ -53,7 +54,7 @@ class Writer:
     def read(self, b: Builder, value: Value) -> _Bytes:
         """The bytes of a value, made where they are not there yet."""
         if value not in self._bytes:
-            array = self.model.constant(value)
+            array = stored_floats(self.model, value)
             if array is not None:
                 step = of_constant(array)
                 self._bytes[value] = _Bytes(b.constant(step.codes(array), "q"), step)
@@ -146,4 +147,4 @@ def needed(model: Model, units: Sequence[Unit]) -> list[Value]:
     made = {v for unit in units for v in unit.outputs}
     found = [v for unit in units if unit.kind in ("weighted", "own") for v in unit.outputs]
     found += [v for unit in units for v in unit.inputs if v not in made]
-    return [v for v in dict.fromkeys(found) if v not in follow and model.tensor(v) is None]
+    return [v for v in dict.fromkeys(found) if v not in follow and not is_stored(model, v)]
