@@ -6,6 +6,7 @@ from onnx import ModelProto, helper, numpy_helper
 
 from onnx_compress import inspect
 from onnx_compress.cli import main
+from onnx_compress.ir.analysis.channels import Twins
 from onnx_compress.ir.errors import OptionError
 from onnx_compress.ir.graph import Model, clone, from_proto, invariants
 from onnx_compress.ir.weights import find_weights
@@ -14,7 +15,7 @@ from onnx_compress.passes import target as targets
 from onnx_compress.passes.prune import Prune
 from onnx_compress.passes.prune.allocate import step_of
 from onnx_compress.passes.prune.bias import add_to_bias
-from onnx_compress.passes.prune.repair import solved
+from onnx_compress.passes.prune.repair import parts, repair, solved
 from onnx_compress.passes.prune.structure import Request, prune_structure
 
 from graphs import parsed, run
@@ -313,3 +314,36 @@ def test_inspect_shows_groups_and_why_others_stay(tmp_path, capsys):
     assert main(["inspect", str(path), "--groups"]) == 0
     assert "an output of the model" in capsys.readouterr().out
     assert not inspect(path).groups
+
+
+def test_what_a_residual_has_lost_is_made_up_for_by_what_is_added_to_it():
+    text = (
+        "(float[N,16] x) => (float[N,16] y) { r = Mul(x, k) c = MatMul(x, W) d = Add(c, b) "
+        "y = Add(r, d) }"
+    )
+    rng = np.random.default_rng(4)
+    weights = {"W": rng.standard_normal((16, 16)).astype("f"), "b": np.ones(16, "f")}
+    original = from_proto(parsed(text, k=np.array(2, "f"), **weights))
+    model = from_proto(parsed(text, k=np.array(1.5, "f"), **weights))  # half of x is lost
+    items = parts(model, original, Twins(model, original).node, lambda node, slot, array: array)
+    assert repair(model, original, items, feeds(32), lambda done, total: None)
+    (feed,) = feeds(1, 64, 7)
+    (one,), (other,) = run(original, **feed), run(model, **feed)
+    assert np.linalg.norm(one - other) < 0.02 * np.linalg.norm(one)
+
+
+def test_a_residual_that_is_not_final_is_not_looked_at():
+    rng = np.random.default_rng(4)
+    proto = parsed(
+        "(float[N,16] x) => (float[N,16] y) { a = MatMul(x, A) b = Relu(a) c = MatMul(b, B) "
+        "d = MatMul(x, C) e = Relu(d) f = MatMul(e, D) y = Add(c, f) }",
+        A=rng.standard_normal((16, WIDE)).astype("f"),
+        B=rng.standard_normal((WIDE, 16)).astype("f"),
+        C=rng.standard_normal((16, WIDE)).astype("f"),
+        D=rng.standard_normal((WIDE, 16)).astype("f"),
+    )
+    model, _ = pruned(proto, Request(0.3, "channels"), feeds(32))
+    for name in "BD":  # both branches are refitted, whichever comes first
+        (weight,) = [w for w in find_weights(model) if w.name == name]
+        assert weight.shape[0] < WIDE
+    assert error(proto, model) < 0.5

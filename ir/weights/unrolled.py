@@ -32,6 +32,12 @@ def convolution_windows(
     yield from _windows(x, tuple(kernel), strides, dilations, around, groups, limit)
 
 
+def places_of_windows(x: Array, limit: int | None) -> Iterator[Array]:
+    """Rows [1, n, C] of what has the shape of an output of Conv: those of the windows taken."""
+    ones = (1,) * (x.ndim - 2)
+    yield from _windows(x, ones, ones, ones, ((0, 0),) * len(ones), 1, limit)
+
+
 def transposed_windows(
     node: Node, x: Array, kernel: Sequence[int], groups: int, limit: int | None
 ) -> Iterator[Array]:

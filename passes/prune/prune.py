@@ -20,7 +20,7 @@ from onnx_compress.passes.prune.scores import HALVED, PATTERNS, SCORES
 from onnx_compress.passes.prune.structure import Request, prune_structure
 
 _NUMBERS = ("channels", "macs", "speed", "sparsity")
-_SHARES = (0.5, 0.3, 0.15)  # of channels, that a pass without numbers tries
+_SHARES = (0.5, 0.3, 0.15, 0.07)  # of channels, that a pass without numbers tries
 
 
 @dataclass(frozen=True)

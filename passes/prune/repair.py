@@ -1,22 +1,25 @@
 """Repair: every weight refitted so that what it gives is what it gave before.
 
     min |W x - V x' - b|^2 + d |V - W'|^2      x: in the original, x': now, W': W cut
+    min |W x + r - V x' - b - r'|^2 + ...      where a residual r is added to what it gives
 
 Front to back: each sees what those before it give after repair. What the data do not tell stays
 as it is. Sources: channel pruning (1707.06168), CORP (2602.05243), FSKD (1812.01839).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from onnx_compress.ir.errors import UnsupportedError
 from onnx_compress.ir.graph import Model
 from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.graph.patterns import No, sole_consumer
 from onnx_compress.ir.graph.view import Node
 from onnx_compress.ir.runtime import Feed
 from onnx_compress.ir.runtime.walk import Walk
+from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights import Use, Weight, find_weights
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.prune.bias import add_to_bias
@@ -32,13 +35,17 @@ _ROWS = 4.0  # rows of data for each column, where there are as many
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """A weight to be repaired: its use, that of the original, and which rows stayed there."""
+    """A weight to be repaired: its use, that of the original, and which rows stayed there.
+
+    `beside`: what is added to what it gives, here and in the original.
+    """
 
     weight: Weight
     use: Use
     original: Weight
     reference: Use
     chosen: Array  # [G', R', 2]
+    beside: tuple[Tap, Tap] | None = None
 
 
 Cut = Callable[[Node, int, Array], Array]  # an operand of the original as it is in the model
@@ -72,8 +79,48 @@ def parts(model: Model, original: Model, twin: dict[Node, Node], cut: Cut) -> li
         row[lookup.reshape(-1)] = at.reshape(-1)
         chosen = np.stack([group[kept[:, :, 0]], row[kept[:, :, 0]]], axis=-1)
         if (chosen[:, :1, 0] == chosen[:, :, 0]).all():
-            found[use.node] = Part(weight, use, *entry, chosen)
+            beside = _beside(model, use.node, twin) if len(chosen) == 1 else None
+            found[use.node] = Part(weight, use, *entry, chosen, beside)
     return [found[node] for node in model.graph.sorted() if node in found]
+
+
+def _beside(model: Model, node: Node, twin: dict[Node, Node]) -> tuple[Tap, Tap] | None:
+    """What Add adds to what a node gives, behind a bias or not."""
+    value = node.output
+    for _ in range(2):
+        added = sole_consumer(value, "Add")
+        if isinstance(added, No) or value.exits:
+            return None
+        slot = 1 if added.input(0) is value else 0
+        if model.tensor(added.input(slot)) is None:
+            known = added in twin and added.graph is model.graph
+            return (Tap(added, slot), Tap(twin[added], slot)) if known else None
+        value = added.output
+    return None
+
+
+class _Ahead:
+    """Which values hang on weights that are still to be repaired: they must not be run yet."""
+
+    def __init__(self, items: Sequence[Part]) -> None:
+        self.pending = {part.use.node for part in items}
+        self._free: set[Node] = set()
+
+    def ready(self, tap: Tap) -> bool:
+        """Whether what a tap sees is final."""
+        value = tap.node.input(tap.slot)
+        todo = [value.producer] if value is not None else []
+        seen: set[Node] = set()
+        while todo:
+            node = todo.pop()
+            if node is None or node in self._free or node in seen:
+                continue
+            if node in self.pending:
+                return False
+            seen.add(node)
+            todo += [v.producer for v in (*node.inputs, *node.captures) if v is not None]
+        self._free |= seen
+        return True
 
 
 def repair(
@@ -91,10 +138,13 @@ def repair(
     done: set[str] = set()
     now, then = Walk(model, feeds), Walk(original, feeds)
     look = Look(windows=_ROWS, samples=max(len(feeds), 1))
+    ahead = _Ahead(items)
     for at, part in enumerate(items):
+        beside = part.beside if part.beside and ahead.ready(part.beside[0]) else None
+        ahead.pending.discard(part.use.node)
         with one_thread():
             try:
-                fit = _fit(part, now, then, look, len(feeds))
+                fit = _fit(replace(part, beside=beside), now, then, look, len(feeds))
             except UnsupportedError:  # what goes there is no tensor; later ones may be reached
                 continue
             if _refit(model, part, fit, solve or _least_squares):
@@ -110,6 +160,7 @@ def _fit(part: Part, now: Walk, then: Walk, look: Look, samples: int) -> Fit:
         part.reference,
         part.reference.matrix(part.original.array()),
         part.chosen,
+        beside=part.beside,
     )
     sums = request.start(look)
     places = [

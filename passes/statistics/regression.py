@@ -2,6 +2,9 @@
 
 y = W x in the original       x' in the changed model
 C = Cov(x', x')   B = Cov(y, x')        V = B C^-1 is the best weight there, V E[x'] + b = E[y]
+
+Where r is added to what the weight gives, and is r' now, y = W x + r - r': the weight makes up for
+what the residual stream has lost so far, as far as x' tells of it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +16,7 @@ import numpy as np
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.runtime.watch import Tap
+from onnx_compress.ir.weights.unrolled import places_of_windows
 from onnx_compress.ir.weights.weight import Use
 from onnx_compress.passes.statistics.moment import rows, taps
 from onnx_compress.passes.statistics.request import Look
@@ -39,7 +43,7 @@ class Regression:
     """Asks for a Fit of a use to one of another model, which sees the same samples.
 
     `weight`: W of the original, [G, R, K]. `chosen` [G', R', 2]: group and row of W that each row
-    of this use stands for.
+    of this use stands for. `beside`: r' and r, of a weight of one group.
     """
 
     use: Use
@@ -48,6 +52,7 @@ class Regression:
     weight: Array
     chosen: Array
     widest: int = 6144
+    beside: tuple[Tap, Tap] | None = None
 
     def key(self) -> Any:
         """Each has its own."""
@@ -61,8 +66,10 @@ class Regression:
 class _Regression:
     def __init__(self, request: Regression, look: Look) -> None:
         self.request = request
-        self.taps: Sequence[Tap] = taps(request.use)
-        self.reference, self.model = taps(request.reference), request.model
+        now, then = ([request.beside[0]], [request.beside[1]]) if request.beside else ([], [])
+        self.taps: Sequence[Tap] = [*taps(request.use), *now]
+        self.reference = [*taps(request.reference), *then]
+        self.model = request.model
         layout = request.use.layout
         self._groups = request.chosen[:, 0, 0]
         self._limit = look.limit(layout.columns if layout.groups == 1 else 64)
@@ -87,6 +94,8 @@ class _Regression:
         x = np.asarray(np.concatenate(mine, axis=1), np.float32)
         original = np.asarray(np.concatenate(theirs, axis=1), np.float32)
         y = original[self._groups] @ self._weight.transpose(0, 2, 1)
+        if self.request.beside is not None:
+            y = y + self._lost(seen, self.request.beside, y.shape)
         if not self._samples:  # so that products of large means lose no digits
             self._shift = x.mean(1), y.mean(1)
         x, y = x - self._shift[0][:, None], y - self._shift[1][:, None]
@@ -99,6 +108,21 @@ class _Regression:
         self._target[half] += y.sum(1, dtype=np.float64)
         self._rows[half] += x.shape[1]
         self._samples += 1
+
+    def _lost(self, seen: Mapping[Tap, Any], beside: tuple[Tap, Tap], shape: Any) -> Any:
+        """r - r', [1, n, R']; nothing where they are not of the shape of the output."""
+        now, then = (self._places(np.asarray(seen[tap], np.float32)) for tap in beside)
+        if now.shape != shape or then.shape[:2] != now.shape[:2]:
+            return np.float32(0)
+        rows = self.request.chosen[0, :, 1]
+        return then[:, :, rows] - now if rows.max(initial=0) < then.shape[2] else np.float32(0)
+
+    def _places(self, r: Array) -> Array:
+        if r.ndim < 2:
+            return r
+        if self.request.use.node.op in ("Conv", "ConvTranspose"):
+            return np.concatenate(list(places_of_windows(r, self._limit)), axis=1)
+        return r.reshape(1, -1, r.shape[-1])
 
     def result(self) -> Fit:
         count = np.maximum(self._rows, 1)
