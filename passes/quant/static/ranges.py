@@ -57,6 +57,7 @@ def steps(
         feeds,
         threads=2,
         progress=lambda done, total: context.progress(done, total, "samples"),
+        cache=context.cache,
     )
     answers: dict[Value, Counts] = {value: found[requests[value]] for value in values}
     return {value: _step(value, seen) for value, seen in answers.items() if seen.counts.any()}
