@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, ClassVar
 
 from onnx_compress.ir.errors import OptionError, VerificationError
@@ -83,7 +84,8 @@ class Context:
     `sample`: one input, for the shapes of a run. `fit`: real inputs to fit on; empty if the user
     gave none. `calibrated`: whether there are any. `exclude`: names of weights, or of nodes that
     read them, which passes leave alone; may hold *, ? and []. `only`: the one weight that may be
-    changed. `matched`: the patterns that were of use so far.
+    changed. `cache`: a folder for statistics, see `statistics.collect`. `matched`: the patterns
+    that were of use so far.
     """
 
     target: Target
@@ -93,6 +95,7 @@ class Context:
     emit: Callable[[Event], None] = ignore
     exclude: tuple[str, ...] = ()
     only: Value | None = None
+    cache: Path | None = None
     matched: set[str] = field(default_factory=set, compare=False)
 
     @property

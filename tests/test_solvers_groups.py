@@ -1,5 +1,8 @@
 """Groups at once give what each alone does, in any order and on any number of threads."""
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -145,6 +148,8 @@ def test_layers_at_the_same_time_leave_linear_algebra_in_one_thread():
     def pools():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
 
+    with parallel.one_thread():  # loads what there is to be limited
+        pass
     before = pools()
     weight, moment = problem((300, 40), 1)
     grid = min_max(weight, 3, 8)
@@ -161,6 +166,29 @@ def test_layers_at_the_same_time_leave_linear_algebra_in_one_thread():
     assert seen == [1] * 12
     assert all(np.array_equal(found[0], other) for other in found)
     assert pools() == before
+
+
+FRESH = """
+import sys
+from onnx_compress.passes.solvers.parallel import one_thread
+assert "scipy.linalg" not in sys.modules
+with one_thread():
+    from scipy.linalg import lapack
+    from threadpoolctl import threadpool_info
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    print(len(pools), max(pool["num_threads"] for pool in pools))
+"""
+
+
+def test_libraries_that_are_loaded_later_have_one_thread_too():
+    """scipy and numpy bring a BLAS each; statistics call the one of scipy."""
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_NUM_THREADS")}
+    environment["OPENBLAS_NUM_THREADS"] = "4"
+    done = subprocess.run(
+        [sys.executable, "-c", FRESH], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == "1"
 
 
 @settings(max_examples=30)

@@ -209,7 +209,7 @@ def test_few_rows_are_trusted_by_their_share():
     found = collect(model, [Moment(use)], [{"x": x}])[Moment(use)]
     assert "5 rows of data for 10 columns" in found.note
     whole = (x.T @ x / 5).astype(np.float64)
-    expected = 0.5 * whole + 0.5 * np.diag(np.diagonal(whole))
+    expected = 0.475 * whole + 0.525 * np.diag(np.diagonal(whole))
     expected += 0.01 * np.diagonal(whole).mean() * np.eye(10)
     assert np.allclose(found.damped(), expected, atol=1e-6)
     assert (np.linalg.eigvalsh(found.damped()) > 0).all()

@@ -45,6 +45,7 @@ def compress(
     memory: int | None = None,
     timeout: float | None = None,
     custom_ops: Sequence[str | Path] = (),
+    cache: str | Path | None = None,
     measure: bool = True,
     on_event: Callable[[Event], None] = ignore,
     cancel: threading.Event | None = None,
@@ -66,6 +67,7 @@ def compress(
     leave out passes that fail. `memory`: bytes of weights up to which a model is run whole; larger
     ones are run in pieces. `timeout`: seconds that one run may take. `custom_ops`: libraries of
     operators that the model needs; they are loaded and run, so give only what you trust.
+    `cache`: a folder for what was found out about the data, where a later run finds it again.
     `measure`: time the result against the original.
 
     `on_event` is called on this thread with every Event; what it raises ends the run. Once `cancel`
@@ -94,6 +96,7 @@ def compress(
             verify=verify,
             layers=layers,
             measure=measure,
+            cache=Path(cache) if cache is not None else None,
         ).result()
 
 
@@ -113,6 +116,7 @@ def plan(
     memory: int | None = None,
     timeout: float | None = None,
     custom_ops: Sequence[str | Path] = (),
+    cache: str | Path | None = None,
     on_event: Callable[[Event], None] = ignore,
     cancel: threading.Event | None = None,
 ) -> Summary:
@@ -127,7 +131,8 @@ def plan(
         run = _run(
             model, passes, calibration, max_error, max_drop, target, fold, exclude, seed, listener
         )
-        return replace(run, threads=threads or 1, keep_going=keep_going).planned()
+        place = Path(cache) if cache is not None else None
+        return replace(run, threads=threads or 1, keep_going=keep_going, cache=place).planned()
 
 
 def _run(

@@ -48,6 +48,7 @@ class Run:
     threads: int = 1
     keep_going: bool = False
     measure: bool = True
+    cache: Path | None = None
     emit: Callable[[Event], None] = lambda _: None
 
     def result(self) -> Result:
@@ -134,7 +135,13 @@ class _Work:
         else:
             self.reference = Unverified(session, feeds, self.drawn)
         self.context = Context(
-            run.target, feeds[0], self.fit.feeds, run.seed, run.emit, run.exclude
+            run.target,
+            feeds[0],
+            self.fit.feeds,
+            run.seed,
+            run.emit,
+            run.exclude,
+            cache=run.cache,
         )
 
     def passed(self) -> Outcome:

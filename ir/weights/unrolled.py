@@ -114,7 +114,7 @@ def _windows(
         flat = sample.reshape(x.shape[1], -1)
         for start in range(0, len(places), step):
             part = places[start : start + step]
-            found = np.take(flat, part.reshape(-1), axis=1)
+            found = np.take(flat, part.reshape(-1), axis=1, mode="clip")  # twice as fast
             if outside is not None:
                 found[:, outside[start : start + step].reshape(-1)] = 0
             found = found.reshape(groups, each, len(part), per)

@@ -130,7 +130,7 @@ def _seen(
     model: Model, readers: Sequence[Consumer], context: Context
 ) -> dict[Consumer, Covariances]:
     requests = {reader: Covariance(*reader.tap) for reader in readers}
-    statistics = collect(model, list(requests.values()), context.fit)
+    statistics = collect(model, list(requests.values()), context.fit, cache=context.cache)
     return {reader: statistics[request] for reader, request in requests.items()}
 
 

@@ -98,6 +98,7 @@ def _collected(model: Model, uses: dict[Weight, Use], context: Context) -> dict[
         context.fit,
         threads=2,
         progress=lambda done, total: context.progress(done, total, "samples"),
+        cache=context.cache,
     )
     answers = {weight: found[request] for weight, request in requests.items()}
     return {weight: Seen(moments) for weight, moments in answers.items() if moments.rows > 0}

@@ -1,7 +1,8 @@
 """How the numbers of a packed weight are chosen, row by row.
 
     without data   the clipping of least squared error; signs and their scales in closed form
-    with data      from there by coordinate descent on H = E[x xT], scales refitted between sweeps
+    with data      codes of GPTQ on that grid, and from there, or from the signs, by coordinate
+                   descent on H = E[x xT], scales refitted between sweeps
 
 Scales are rounded to what the form keeps before codes are chosen for the last time.
 """
@@ -17,6 +18,7 @@ from onnx_compress.passes.quant.data import Seen
 from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.solvers.binary import residual_bases, ternary
 from onnx_compress.passes.solvers.descent import descend
+from onnx_compress.passes.solvers.gptq import gptq
 from onnx_compress.passes.solvers.grid import Grid
 from onnx_compress.passes.solvers.rounding import mse_clip
 
@@ -50,6 +52,8 @@ def choose(
     importance = None if h is None else np.diagonal(h, axis1=1, axis2=2)
     planes = _started(matrix, setting, block, importance)
     if h is not None:
+        if setting.bits >= 2 and kept is None:  # descent alone ends in a worse minimum
+            planes = [(gptq(matrix, h, grid), grid) for _, grid in planes]
         planes = _descended(matrix, planes, h, True, _SWEEPS, kept)
     fine = half and all(fit_half(grid.scale) for _, grid in planes)
     kind = np.dtype(np.float16 if fine else np.float32)

@@ -19,6 +19,7 @@ weights stay zero, and codes of eight bits are stored without them where that is
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar
@@ -164,6 +165,7 @@ class Quant(Pass):
         used: Counter[str] = Counter()
         unread: tuple[str, ...] = ()
         unloaded = 0
+        doubts: list[Entry] = []
         for weight, solved in solve_all(model, plans, context, self.sequential):
             if isinstance(solved, No):
                 skipped.append(Entry(weight.name, solved.reason))
@@ -171,6 +173,7 @@ class Quant(Pass):
             if needed > model.opset():
                 changes.append(Entry("operator set", f"raised from {model.opset()} to {needed}"))
                 opset.raise_to(model, needed, Shapes(model, context.sample).types)
+            doubts += [Entry(weight.name, solved.note)] if solved.note else []
             form, use = solved.form, main_use(weight)
             changes.append(Entry(weight.name, described(weight, plans[weight], form)))
             readers = {form.readers.get(use, form.default) for use in weight.uses} or {form.default}
@@ -187,7 +190,7 @@ class Quant(Pass):
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
         done = sum(entry.subject != "operator set" for entry in changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
-        notes = (*smoothed.notes(), *_memory(unloaded), *unread_note(unread))
+        notes = (*smoothed.notes(), *_memory(unloaded), *unread_note(unread), *_doubtful(doubts))
         return Report(tuple(changes), tuple(skipped), summary, notes)
 
     def _products(
@@ -236,6 +239,14 @@ def _memory(unloaded: int) -> tuple[str, ...]:
         return ()
     size = f"{unloaded / 1e6:.1f} MB"
     return (f"decoded when the model is loaded: {size} of weights are small in the file alone",)
+
+
+def _doubtful(doubts: Sequence[Entry]) -> tuple[str, ...]:
+    """What the data lack: of the first weight, and how many others there are."""
+    if not doubts:
+        return ()
+    others = f" (and {len(doubts) - 1} others)" if len(doubts) > 1 else ""
+    return (f"{doubts[0].subject}{others}: {doubts[0].text}",)
 
 
 def _spell_out_unfused(model: Model, context: Context) -> int:

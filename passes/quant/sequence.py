@@ -8,6 +8,7 @@ If and Loop, and recurrent ones that multiply what their own node makes, are fit
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -84,7 +85,10 @@ def _in_stages(
 
 def _solved(weight: Weight, plan: Plan, seen: Seen | None, context: Context) -> Solved | No:
     with one_thread():  # sums must not depend on the threads there are
-        return solve(weight, plan, seen, context.target.saturates)
+        found = solve(weight, plan, seen, context.target.saturates)
+    if isinstance(found, No) or seen is None:
+        return found
+    return replace(found, note=seen.moments.note)
 
 
 def _reached(model: Model, use: Use) -> bool:

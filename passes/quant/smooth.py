@@ -66,7 +66,7 @@ def smooth(model: Model, weights: Sequence[Weight], context: Context) -> Smoothe
         return found
     requests = {value: Largest(Tap(uses[0].node, 0)) for value, (_, uses) in groups.items()}
     try:
-        seen = collect(model, list(requests.values()), context.fit, threads=2)
+        seen = collect(model, list(requests.values()), context.fit, threads=2, cache=context.cache)
     except CalibrationError:
         return found
     for value, (own, uses) in groups.items():

@@ -20,10 +20,14 @@ _INTEGER = {"dynamic", "static"}  # readers that multiply bytes by bytes
 
 @dataclass(frozen=True)
 class Solved:
-    """A form, and what its error adds to the mean outputs of the main use, [groups, rows]."""
+    """A form, and what its error adds to the mean outputs of the main use, [groups, rows].
+
+    `note`: what the data that it was fitted to lack.
+    """
 
     form: Affine | Half | Packed
     shift: Array | None = None
+    note: str = ""
 
 
 def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Solved | No:

@@ -94,6 +94,8 @@ def one_thread() -> Iterator[None]:
 
 
 def _limit() -> Any:
+    # scipy has a BLAS of its own: loaded later, it would have as many threads as there are cores
+    import scipy.linalg  # noqa: F401
     from threadpoolctl import threadpool_limits
 
     _take_over()

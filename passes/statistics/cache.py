@@ -21,13 +21,16 @@ from onnx_compress.ir.graph.staged import placed
 from onnx_compress.ir.runtime import Feed
 from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights.weight import Use
+from onnx_compress.passes.statistics.covariance import Covariances
 from onnx_compress.passes.statistics.histogram import Counts
 from onnx_compress.passes.statistics.moment import Moments
 from onnx_compress.passes.statistics.request import Look, Request
 from onnx_compress.passes.statistics.spread import Directions
 
-_VERSION = "1"  # of what is computed: raise it where equal requests get other answers
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Counts, Directions, Moments)}
+_VERSION = "2"  # of what is computed: raise it where equal requests get other answers
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Counts, Covariances, Directions, Moments)
+}
 
 
 class Cache:
@@ -77,6 +80,8 @@ class Cache:
             if part not in self._models:
                 self._models[part] = whole(part)
             return self._models[part]
+        if isinstance(part, np.ndarray):  # its repr leaves numbers out
+            return f"{part.dtype} {part.shape} {hashlib.sha256(part.tobytes()).hexdigest()}"
         if isinstance(part, Use):
             return f"{self._place(part.node)}.{part.slot}"
         if isinstance(part, Tap):

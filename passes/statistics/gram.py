@@ -79,29 +79,30 @@ class GroupedGram:
 
     def __init__(self, groups: int, columns: int) -> None:
         self._sum = np.zeros((groups, columns, columns), np.float32)
-        self._waiting: list[Array] = []
+        self._products = np.empty_like(self._sum)
+        self._block = np.empty((groups, _GROUPED, columns), np.float32)
         self._filled = 0
         self.rows, self.total = 0, np.zeros((groups, columns))
-        self.nbytes = self._sum.nbytes + 4 * groups * _GROUPED * columns
+        self.nbytes = 2 * self._sum.nbytes + self._block.nbytes
 
     def add(self, rows: Array) -> None:
         """Rows [G, n, K]."""
         at = 0
         while at < rows.shape[1]:
-            part = rows[:, at : at + _GROUPED - self._filled]
-            self._waiting.append(np.ascontiguousarray(part))
-            self._filled += part.shape[1]
-            at += part.shape[1]
+            taken = min(rows.shape[1] - at, _GROUPED - self._filled)
+            self._block[:, self._filled : self._filled + taken] = rows[:, at : at + taken]
+            self._filled += taken
+            at += taken
             if self._filled == _GROUPED:
                 self._flush()
         self.rows += rows.shape[1]
 
     def _flush(self) -> None:
-        block = np.concatenate(self._waiting, axis=1)
+        block = self._block[:, : self._filled]
         turned = block.transpose(0, 2, 1)
-        self._sum += turned @ block
-        self.total += turned @ np.ones(block.shape[1], block.dtype)
-        self._waiting, self._filled = [], 0
+        self._sum += np.matmul(turned, block, out=self._products)
+        self.total += turned @ _ONES[: self._filled]
+        self._filled = 0
 
     def mean(self) -> Array:
         """The mean outer products."""

@@ -15,9 +15,11 @@ from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.ir.weights.weight import Use
-from onnx_compress.passes.solvers.loss import damped
+from onnx_compress.passes.solvers.loss import damped, shrunk
 from onnx_compress.passes.statistics.gram import Gram, GroupedGram, unpacked
 from onnx_compress.passes.statistics.request import Look
+
+TRUST = 0.95  # in correlations: inputs to come differ a little from those seen
 
 
 @dataclass(frozen=True)
@@ -67,14 +69,11 @@ class Moments:
     def damped(self, group: int = 0, share: float = 0.01) -> Array:
         """H fit to be inverted: 1 % of the mean diagonal is added to it.
 
-        With fewer rows than columns, what the data do not tell is taken for uncorrelated: the rest
-        of the matrix is scaled by rows / columns as well.
+        Correlations are believed by `TRUST`; with fewer rows than columns, by that times
+        rows / columns: what the data do not tell is taken for uncorrelated.
         """
-        found = self.matrix(group)
-        if not self.reliable:
-            kept = self.rows / max(self.columns, 1)
-            found = kept * found + (1 - kept) * np.diag(np.diagonal(found))
-        return damped(found, share)
+        told = min(self.rows / max(self.columns, 1), 1.0)
+        return damped(shrunk(self.matrix(group), TRUST * told), share)
 
     @property
     def note(self) -> str:

@@ -2,8 +2,9 @@
 
     python -m onnx_compress.bench.statistics model.onnx=data.npz --samples 32
 
-Each in a process of its own, over the same samples, one thread: `plain` runs them, `moments`
-collects the second moment of every weight's inputs, `calibration` is onnxruntime.quantization's, by
+Each in a process of its own, over the same samples, one thread, from the opening of a session on:
+`plain` runs them, `moments` collects the second moment of every weight's inputs, of the model as
+`fold` leaves it, which is what passes look at; `calibration` is onnxruntime.quantization's, by
 minimum and maximum. Peak memory is what is added to that of the imports; `moments` is also run on
 half of the samples, to see whether it grows with them. Times are medians of `--runs`, in turn.
 """
@@ -27,18 +28,22 @@ from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.ir.runtime.pieces import declared_port
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.ir.weights.inputs import source
+from onnx_compress.passes import Context
+from onnx_compress.passes import target as targets
+from onnx_compress.passes.clean import Fold
 from onnx_compress.passes.statistics import Moment, collect
 
 Work = Callable[[], Any]
 
 
 def _plain(model: Path, feeds: Sequence[Feed]) -> Work:
-    session = open_session(files.load(model))
-    return lambda: [None for _ in session.run_all(feeds)]
+    loaded = files.load(model)
+    return lambda: [None for _ in open_session(loaded).run_all(feeds)]
 
 
 def _moments(model: Path, feeds: Sequence[Feed]) -> Work:
     loaded = files.load(model)
+    Fold().run(loaded, Context(targets.load("portable"), feeds[0]))
     uses = [use for weight in find_weights(loaded) for use in weight.uses if source(use)]
     return lambda: collect(loaded, [Moment(use) for use in uses], feeds)
 

@@ -90,6 +90,12 @@ def parser() -> Parser:
         help="longest that one run may take; default: 600",
     )
     run.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FOLDER",
+        help="keep what is found out about the data there, and find it again in later runs",
+    )
+    run.add_argument(
         "--custom-ops",
         type=Path,
         action="append",
@@ -129,6 +135,7 @@ def run(arguments: Sequence[str]) -> int:
             "memory": options.memory,
             "timeout": options.timeout,
             "custom_ops": options.custom_ops,
+            "cache": options.cache,
             "on_event": listen,
         }
         if options.dry_run:

@@ -58,6 +58,7 @@ def steps(
         feeds,
         threads=2,
         progress=lambda done, total: context.progress(done, total, "samples"),
+        cache=context.cache,
     )
     answers: dict[Value, Counts] = {value: found[requests[value]] for value in values}
     return {
