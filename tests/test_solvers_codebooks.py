@@ -71,6 +71,18 @@ def test_the_codebook_is_the_best_of_all(values, count, seed):
     assert found <= least + 1e-6
 
 
+@given(st.lists(st.integers(-99, 99), min_size=1, max_size=30), st.integers(1, 5), SEEDS)
+def test_codebooks_mind_neither_order_nor_unit(values, count, seed):
+    values = np.array(values, float)
+    turn = np.random.default_rng(seed).permutation(len(values))
+    centres, index = codebook(values, count)
+    same, moved = codebook(values[turn], count)
+    assert np.allclose(same, centres)
+    assert np.allclose(same[moved], centres[index][turn])
+    larger, _ = codebook(values * 2.0**9, count)
+    assert np.allclose(larger, centres * 2.0**9)
+
+
 def test_a_codebook_of_many_numbers_is_near_the_best():
     values = np.random.default_rng(0).standard_normal(200_000)
     centres, index = codebook(values, 16)

@@ -139,6 +139,30 @@ def test_turns_never_raise_the_loss(name, shape, rank, seed):
     assert all(b <= a * (1 + 1e-6) + slack for a, b in pairwise(losses))
 
 
+@pytest.mark.parametrize("name", ["channel", "spatial", "tucker"])
+@settings(max_examples=10)
+@given(shape=KERNELS, seed=SEEDS, factor=st.sampled_from([2.0**-9, 2.0**7]))
+def test_factors_mind_neither_the_order_of_outputs_nor_units(name, shape, seed, factor):
+    matrix, moment = problem((shape[0], shape[1] * shape[2] * shape[3]), seed)
+    kernel = matrix.reshape(shape)
+    rank = {"channel": shape[0], "spatial": shape[1] * shape[2], "tucker": min(shape[:2])}[name]
+    turn = np.random.default_rng(seed).permutation(shape[0])
+
+    def lost(kernel, moment):
+        near = rebuilt(name, factored(name, kernel, moment, max(rank - 1, 1)))
+        flat = (array.reshape(shape[0], -1) for array in (kernel, near))
+        return loss(*flat, moment)
+
+    one = lost(kernel, moment)
+    slack = 1e-7 * loss(matrix, 0 * matrix, moment)
+    assert lost(kernel[turn], moment) == pytest.approx(one, rel=1e-3, abs=slack)
+    units = factor**2
+    assert lost(kernel * factor, moment) == pytest.approx(one * units, rel=1e-3, abs=slack * units)
+    assert lost(kernel, moment * factor) == pytest.approx(
+        one * factor, rel=1e-3, abs=slack * factor
+    )
+
+
 def test_factors_are_better_than_those_of_the_weight_alone():
     matrix, moment = layer(32, 16 * 9, 1)
     kernel = matrix.reshape(32, 16, 3, 3)

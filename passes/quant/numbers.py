@@ -51,9 +51,10 @@ def choose(
     h = None if seen is None else np.stack(seen.damped)
     importance = None if h is None else np.diagonal(h, axis1=1, axis2=2)
     planes = _started(matrix, setting, block, importance)
-    if h is not None:
-        if setting.bits >= 2 and kept is None:  # descent alone ends in a worse minimum
-            planes = [(gptq(matrix, h, grid), grid) for _, grid in planes]
+    if h is not None and seen is not None:
+        # a mask is kept by descent alone
+        if setting.bits >= 2 and kept is None and len(seen.moments.stored) == 1:
+            planes = [(_begun(matrix, h, grid, codes), grid) for codes, grid in planes]
         planes = _descended(matrix, planes, h, True, _SWEEPS, kept)
     fine = half and all(fit_half(grid.scale) for _, grid in planes)
     kind = np.dtype(np.float16 if fine else np.float32)
@@ -99,6 +100,14 @@ def _grid(scale: Array, zero: float, block: int, columns: int, levels: int) -> G
     """Zero scales would divide nothing, and negative ones of a base mean nothing."""
     positive = np.where(scale > 0, scale, np.finfo(np.float32).tiny)
     return Grid(positive, np.full_like(positive, zero), 2, block, columns, levels)
+
+
+def _begun(matrix: Array, h: Array, grid: Grid, codes: Array) -> Array:
+    """Codes of GPTQ, from where descent ends in a better minimum.
+
+    Those that there are where squares of inputs are more than float32 holds.
+    """
+    return gptq(matrix, h, grid) if np.isfinite(h).all() else codes
 
 
 def _descended(

@@ -25,7 +25,8 @@ _BLOCK, _STEP = 256, 16  # columns after which all the rest follows, and after w
 def gptq(weight: Array, moment: Array, grid: Grid, threads: int | None = None) -> Array:
     """Codes on a given grid, float32, of the shape of the weight.
 
-    `weight`: [R, K] or [G, R, K]; `moment`: [K, K] or [G, K, K], damped, positive definite.
+    `weight`: [R, K] or [G, R, K]; `moment`: [K, K] or [G, K, K], damped, positive definite, or
+    numpy.linalg.LinAlgError is raised.
     """
     array, h = np.asarray(weight, np.float32), np.asarray(moment, np.float64)
     diagonal = np.diagonal(h, axis1=-2, axis2=-1)

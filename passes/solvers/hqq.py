@@ -24,7 +24,8 @@ _POWER, _BETA, _GROWTH, _TURNS = 0.7, 10.0, 1.01, 20
 def hqq(weight: Array, bits: int, group: int = 0, threads: int | None = None) -> Grid:
     """A grid whose zeros are no whole numbers; no group's mean error is larger than at first.
 
-    `weight`: [R, K] or [G, R, K].
+    `weight`: [R, K] or [G, R, K]. As published, beta is a number of the weight's own unit: another
+    scale of the weight may give other zeros.
     """
     array = np.asarray(weight, np.float64)
     grid = min_max(array, bits, group)

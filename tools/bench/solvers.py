@@ -231,7 +231,7 @@ def cell(method: Method, chosen: Sequence[Layer], setting: Any) -> str:
         spent += process_time() - begun
         errors.append(max(relative_loss(layer.weight, found, layer.held), 1e-12))
     mean = float(np.exp(np.mean(np.log(errors))))
-    return f"{mean:.2g} ({spent:.1f} s)"
+    return f"{mean:.3g} ({spent:.1f} s)"
 
 
 def tables(chosen: Sequence[Layer]) -> Iterator[Table]:
@@ -255,12 +255,16 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=1, help="take every so many layers")
     parser.add_argument("--mixed", action="store_true", help="the same sources to fit and to judge")
     parser.add_argument("--only", default="", metavar="WORD,...", help="tables by their titles")
+    parser.add_argument("--set", default="", metavar="TEXT,...", help="columns by their titles")
     options = parser.parse_args()
     for job in jobs(options.models):
         chosen = list(layers(job, options.every, options.mixed))
         print(f"\n{Path(job[0]).stem}: {len(chosen)} layers")
-        for title, those, settings, methods in tables(chosen):
-            if not those or not any(word in title for word in options.only.split(",")):
+        for title, those, all_settings, methods in tables(chosen):
+            taken = options.set.split(",") if options.set else all_settings.values()
+            settings = {key: text for key, text in all_settings.items() if text in taken}
+            words = options.only.split(",")
+            if not those or not settings or not any(word in title for word in words):
                 continue
             print(f"\n{line([title, *settings.values()])}\n{line(['---'] * (len(settings) + 1))}")
             for name, method in methods.items():
