@@ -82,6 +82,21 @@ CONVOLUTIONS = """(float[1,3,6,6] x) => (float[?,?,?,?] y) {
     a = Conv(x, w1) r = Relu(a) b = Conv(r, w2) s = Add(b, r) y = Conv(s, w3) }"""
 
 
+def test_a_node_may_come_between_those_that_are_computed_from_constants():
+    model = view(
+        "(float[2,4] x) => (float[2,4] y) { a = MatMul(W, V) b = Relu(a) y = Mul(x, b) }",
+        W=array(2, 4),
+        V=array(4, 4),
+    )
+    feed = {"x": array(2, 4)}
+    walk = Walk(model, [feed])
+    walk.reach([value(model, "a")])
+    add = model.add_node(model.graph, "Add", [value(model, "a"), value(model, "a")], stem="a")
+    model.replace_uses(value(model, "a"), add, only=lambda reader: reader.op == "Relu")
+    walk.reach([value(model, "y")])
+    assert np.allclose(walk.value(value(model, "y"), 0), run(model, **feed)[0], atol=1e-5)
+
+
 def test_a_node_whose_output_was_seen_may_still_be_changed():
     model = view(CONVOLUTIONS, w1=array(4, 3, 1, 1), w2=array(4, 4, 1, 1), w3=array(2, 4, 1, 1))
     feeds = [{"x": array(1, 3, 6, 6)} for _ in range(3)]

@@ -34,9 +34,8 @@ class Walk:
         self._optimize = optimize
         self._kept = Activations(feeds)
         self._done: set[Node] = set()
-        self._fixed = repeatable(model)
         decoders = {node for node in model.graph.nodes if node.op == "DequantizeLinear"}
-        self._again = decoders - self._fixed
+        self._again = decoders - repeatable(model)
 
     def reach(self, values: Sequence[Value]) -> None:
         """Run what makes these values. Raises InvalidError, UnsupportedError."""
@@ -55,7 +54,8 @@ class Walk:
 
     def _run(self, values: Sequence[Value], again: Collection[Node]) -> Iterator[dict[Value, Any]]:
         """What the nodes that make these values give, sample by sample; the rest of it is kept."""
-        part = reaching(self.model, values, self._done, self._fixed, again)
+        fixed = repeatable(self.model)  # a node may have come between others that are
+        part = reaching(self.model, values, self._done, fixed, again)
         if part.gives:
             given = {value: self._kept.element(value) for value in part.reads}
             piece = extract(self.model, part, given)
@@ -67,7 +67,7 @@ class Walk:
                         self._kept.put(value, sample, array)
                 yield found
         self._done.update(
-            node for node in part.nodes if node not in self._fixed and node not in again
+            node for node in part.nodes if node not in fixed and node not in again
         )
         self._kept.drop(part.last_reads)
 
