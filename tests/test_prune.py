@@ -323,3 +323,15 @@ def test_large_weights_are_stored_without_their_zeros_and_the_report_says_what_t
     repeated = Prune(sparsity=0.5).run(again, Context(targets.load("avx2"), {}))
     assert not repeated.modified
     np.testing.assert_array_equal(matrices(model)["W"], matrices(again)["W"])
+
+
+def test_what_a_pattern_does_not_fit_into_stays_with_a_reason():
+    proto = build(
+        "g (float[1,96,8] x) => (float[?,?,?] y) { y = Conv <group=96, kernel_shape=[1]> (x, W) }",
+        W=draw(96, 1, 1),
+    )
+    _, report = pruned(proto, ({"x": draw(1, 96, 8)},), pattern="2:4")
+    assert not report.modified
+    (entry,) = report.skipped
+    assert entry.subject == "W"
+    assert "too narrow" in entry.text
