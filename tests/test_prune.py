@@ -323,3 +323,43 @@ def test_large_weights_are_stored_without_their_zeros_and_the_report_says_what_t
     repeated = Prune(sparsity=0.5).run(again, Context(targets.load("avx2"), {}))
     assert not repeated.modified
     np.testing.assert_array_equal(matrices(model)["W"], matrices(again)["W"])
+
+
+def test_what_a_pattern_does_not_fit_into_stays_with_a_reason():
+    proto = build(
+        "g (float[1,96,8] x) => (float[?,?,?] y) { y = Conv <group=96, kernel_shape=[1]> (x, W) }",
+        W=draw(96, 1, 1),
+    )
+    _, report = pruned(proto, ({"x": draw(1, 96, 8)},), pattern="2:4")
+    assert not report.modified
+    (entry,) = report.skipped
+    assert entry.subject == "W"
+    assert "too narrow" in entry.text
+
+
+def test_nothing_is_added_to_what_has_no_bias_and_means_are_kept_all_the_same():
+    rng = np.random.default_rng(0)
+    proto = build(
+        "g (float[N,32] x) => (float[?,?] y) { y = MatMul (x, A) }",
+        A=rng.standard_normal((32, 24)).astype("f"),
+    )
+    mix = rng.standard_normal((40, 32)).astype("f")
+    data = [{"x": (rng.standard_normal((16, 40)) @ mix + 9).astype("f")} for _ in range(32)]
+    model, _ = pruned(proto, tuple(data[:24]), sparsity=0.5)
+    densify(model)
+    assert [node.op for node in model.nodes()] == ["MatMul"]
+    masked, _ = pruned(proto, tuple(data[:24]), sparsity=0.5, refit=False)
+    assert loss(proto, model, data[24:]) < 0.6 * loss(proto, masked, data[24:])
+
+
+def test_groups_of_a_product_have_no_bias_in_common():
+    rng = np.random.default_rng(0)
+    proto = build(
+        "g (float[3,16,32] x) => (float[?,?,?] y) { y = MatMul (x, A) }",
+        A=rng.standard_normal((3, 32, 24)).astype("f"),
+    )
+    fit = tuple({"x": rng.standard_normal((3, 16, 32)).astype("f") + 2} for _ in range(24))
+    model, report = pruned(proto, fit, sparsity=0.5)
+    assert run(model, **fit[0])[0].shape == (3, 16, 24)
+    assert "refitted" in report.changes[0].text
+    assert [n.op for n in model.nodes() if n.op in ("Add", "MatMul")] == ["MatMul"]

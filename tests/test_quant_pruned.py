@@ -5,6 +5,7 @@ import pytest
 
 from onnx_compress.ir.graph import from_proto, invariants
 from onnx_compress.ir.weights.effective import effective
+from onnx_compress.ir.weights.sparse import is_sparse
 from onnx_compress.passes import Context, Pipeline
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.quant.pruned import mask_of, on_mask
@@ -69,6 +70,26 @@ def test_a_large_pruned_weight_is_smaller_in_eight_bits_than_a_dense_one():
         return len(to_proto(model).SerializeToString())
 
     assert size("prune(sparsity=0.75),quant(bits=8)") < 0.6 * size("quant(bits=8)")
+
+
+def test_excluded_weights_stay_without_their_zeros():
+    rng = np.random.default_rng(0)
+    proto = parsed(
+        "(float[4,96] x) => (float[4,96] y) { a = MatMul(x, A) y = MatMul(a, B) }",
+        A=rng.standard_normal((96, 96)).astype("f"),
+        B=rng.standard_normal((96, 96)).astype("f"),
+    )
+    model = from_proto(proto)
+    context = Context(targets.load("avx2"), {"x": np.ones((4, 96), "f")}, exclude=("B",))
+    plain = Context(targets.load("avx2"), {"x": np.ones((4, 96), "f")})
+    one, two = Pipeline.parse("prune(sparsity=0.5),quant(bits=8)").passes
+    one.run(model, plain)
+    two.run(model, context)
+    product = model.graph.outputs[0][0].producer
+    assert is_sparse(model, product.input(1))
+    again = Pipeline.parse("prune(sparsity=0.6)").passes[0]
+    again.run(model, context)
+    assert is_sparse(model, product.input(1))
 
 
 def test_codes_on_a_mask_are_better_than_codes_masked():

@@ -18,6 +18,8 @@ from onnx_compress.ir.weights import Use
 def add_to_bias(model: Model, use: Use, vector: Array) -> bool:
     """Add a vector [rows of all groups]; False where the bias is computed or has another shape."""
     node = use.node
+    if node.op == "MatMul" and use.layout.groups > 1:  # of each group another one
+        return False
     if node.op == "MatMul":
         return _behind(model, node, vector)
     if node.attribute("alpha", 1.0) != 1.0 or node.attribute("beta", 1.0) != 1.0:
@@ -28,6 +30,18 @@ def add_to_bias(model: Model, use: Use, vector: Array) -> bool:
         _set(model, node, 2, vector.astype(np.float32), f"{node.name}_bias")
         return True
     return _add(model, node, 2, vector)
+
+
+def has_bias(model: Model, use: Use) -> bool:
+    """Whether there is one to add to, so that nothing need be added."""
+    if use.node.op != "MatMul":
+        return use.node.input(2) is not None
+    added = sole_consumer(use.node.output, "Add")
+    return (
+        use.layout.groups == 1
+        and isinstance(added, Node)
+        and any(model.tensor(value) is not None for value in added.inputs)
+    )
 
 
 def _behind(model: Model, node: Node, vector: Array) -> bool:

@@ -18,7 +18,7 @@ from onnx_compress.ir.errors import CalibrationError, PreconditionError, Unsuppo
 from onnx_compress.ir.graph import Model, Value, clone
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.weights import Use, Weight
-from onnx_compress.ir.weights.forms import Dense, Sparse
+from onnx_compress.ir.weights.forms import Dense, Sparse, thin_out
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.ir.weights.sparse import densify
 from onnx_compress.kernels.magnitude import magnitude_mask
@@ -58,7 +58,7 @@ def prune_weights(model: Model, context: Context, asked: Zeros) -> Report:
         raise PreconditionError(
             f"score={asked.score!r} needs real inputs", "give --calib, or score='magnitude'"
         )
-    densify(model)
+    plain = densify(model)
     found = context.weights(model)
     skipped = [Entry(item.name, item.reason) for item in found.skipped]
     chosen: list[Weight] = []
@@ -70,7 +70,9 @@ def prune_weights(model: Model, context: Context, asked: Zeros) -> Report:
             chosen.append(weight)
     before = {weight.value: weight.array() for weight in chosen}
     refitted = _Layers(model, context, asked, chosen).prune()
-    return _stored(before, chosen, refitted, skipped)
+    report = _stored(before, chosen, refitted, skipped)
+    thin_out(model, plain)  # those that are excluded
+    return report
 
 
 def _unfit(weight: Weight) -> str:
@@ -175,7 +177,7 @@ class _Layers:
         def progress(done: int, total: int) -> None:
             self.context.progress(done, total, "weights")
 
-        repair(self.model, original, items, self.context.fit, progress, self._fitted)
+        repair(self.model, original, items, self.context.fit, progress, self._fitted, False)
         missed = {v for v, w in front.items() if not self._is_pruned(w)}
         for value in missed:
             self._prune_alone(front[value], None)
@@ -231,8 +233,11 @@ def _stored(
         total += array.size
         form = Sparse(array)
         thin = form.saves() > 0 and form.fits(weight)
-        if not np.array_equal(array, before[weight.value], equal_nan=True):
-            share = float((array == 0).mean())
+        share = float((array == 0).mean())
+        if np.array_equal(array, before[weight.value], equal_nan=True):
+            why = f"{share:.0%} of it are zero already" if share else "too narrow for such zeros"
+            skipped.append(Entry(weight.name, why))
+        else:
             again = ", the others refitted" if weight.value in refitted else ""
             changes.append(Entry(weight.name, f"{share:.0%} set to zero{again}"))
         if thin:

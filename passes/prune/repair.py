@@ -22,7 +22,7 @@ from onnx_compress.ir.runtime.walk import Walk
 from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights import Use, Weight, find_weights
 from onnx_compress.ir.weights.inputs import source
-from onnx_compress.passes.prune.bias import add_to_bias
+from onnx_compress.passes.prune.bias import add_to_bias, has_bias
 from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.statistics.regression import Fit, Regression
 from onnx_compress.passes.statistics.request import Look
@@ -130,10 +130,12 @@ def repair(
     feeds: Sequence[Feed],
     progress: Callable[[int, int], None],
     solve: Solver | None = None,
+    biases: bool = True,
 ) -> set[str]:
     """Refit all parts; gives the names of the weights that were changed.
 
-    `solve`: by default least squares, see `solved`.
+    `solve`: by default least squares, see `solved`. `biases`: whether some may be added; else what
+    has none is fitted without.
     """
     done: set[str] = set()
     now, then = Walk(model, feeds), Walk(original, feeds)
@@ -147,6 +149,8 @@ def repair(
                 fit = _fit(replace(part, beside=beside), now, then, look, len(feeds))
             except UnsupportedError:  # what goes there is no tensor; later ones may be reached
                 continue
+            if not biases and not has_bias(model, part.use):
+                fit = fit.through_zero()
             if _refit(model, part, fit, solve or _least_squares):
                 done.add(part.weight.name)
         progress(at + 1, len(items))
@@ -191,7 +195,7 @@ def _refit(model: Model, part: Part, fit: Fit, solve: Solver) -> bool:
     size = float(np.abs(new - old).max()) + float(np.abs(shift).max())
     if size <= _SAME * max(float(np.abs(old).max()), 1e-30) or not np.isfinite(size):
         return False
-    if not add_to_bias(model, part.use, shift.reshape(-1)):
+    if shift.any() and not add_to_bias(model, part.use, shift.reshape(-1)):
         return False
     operand = part.use.layout.restore(new).astype(np.float32)
     model.set_constant(part.weight.value, part.use.path.undo(operand, part.weight.shape))

@@ -30,7 +30,7 @@ from onnx_compress.ir.graph import Model, clone, opset
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Inventory, Weight
-from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out
+from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out, thin_out
 from onnx_compress.ir.weights.sparse import densify
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, matches, option
 from onnx_compress.passes.quant.bias import correct
@@ -129,7 +129,7 @@ class Quant(Pass):
         """Encode every weight that gets smaller by it."""
         changes: list[Entry] = []
         skipped: list[Entry] = []
-        densify(model)  # pruned weights: their zeros stay
+        plain = densify(model)  # pruned weights: their zeros stay
         choice, smoothed = None, Smoothed(model)
         newest, refused = _reachable(model, context)
         found = context.weights(model)
@@ -183,6 +183,7 @@ class Quant(Pass):
                 correct(model, use, solved.shift)
             unread += emit(form, weight)
         integers.finish()
+        thin_out(model, plain)  # those that are left alone
         slow = used["dequantize"] and _spell_out_unfused(model, context)
         if slow:
             used.update({"codec": slow, "dequantize": -slow})

@@ -37,6 +37,15 @@ class Fit:
     target: Array
     rows: int
 
+    def through_zero(self) -> "Fit":
+        """The same for a weight without a bias: E[x' x'T] and E[y x'T], no means."""
+        none = np.zeros_like(self.mean), np.zeros_like(self.target)
+        if not self.inner.size:
+            return Fit(self.inner, self.cross, *none, self.rows)
+        inner = self.inner + self.mean[:, :, None] * self.mean[:, None, :]
+        cross = self.cross + self.target[:, :, None] * self.mean[:, None, :]
+        return Fit(inner, cross, *none, self.rows)
+
 
 @dataclass(frozen=True, eq=False)
 class Regression:

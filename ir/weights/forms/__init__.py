@@ -4,7 +4,7 @@ from onnx_compress.ir.weights.forms.base import Coded, Form, Reader
 from onnx_compress.ir.weights.forms.dequantize import spell_out
 from onnx_compress.ir.weights.forms.packed import Packed, fit_half
 from onnx_compress.ir.weights.forms.readers import PACKED_READERS
-from onnx_compress.ir.weights.forms.sparse import Sparse
+from onnx_compress.ir.weights.forms.sparse import Sparse, thin_out
 from onnx_compress.ir.weights.forms.stored import (
     READERS,
     Affine,
@@ -29,4 +29,5 @@ __all__ = [
     "fit_half",
     "minimum_opset",
     "spell_out",
+    "thin_out",
 ]

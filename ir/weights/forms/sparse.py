@@ -9,7 +9,7 @@ it loads the model: small in the file, of full size and full speed in memory. So
 Deep Compression (1510.00149), with bytes for their five bits.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -20,8 +20,9 @@ from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array, Tensor
+from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.view import Value
-from onnx_compress.ir.weights.weight import Weight
+from onnx_compress.ir.weights.weight import Weight, find_weights
 from onnx_compress.kernels.radix import PACKINGS
 
 MINIMUM_OPSET = 11  # of CumSum, and of ScatterElements
@@ -135,6 +136,15 @@ class Sparse:
         zero = b.constant(np.zeros(1, self.array.dtype), "zero")
         zeros = b("Expand", zero, b.constant(np.array([self.array.size], np.int64), "size"))
         return b("ScatterElements", zeros, places, stored(values), axis=0)
+
+
+def thin_out(model: Model, values: Iterable[Value]) -> None:
+    """Store those of these weights that are there still without their zeros, as they were."""
+    wanted = set(values)
+    for weight in find_weights(model) if wanted else ():
+        form = Sparse(weight.array()) if weight.value in wanted else None
+        if form is not None and form.saves() > 0 and form.fits(weight):
+            form.emit(weight)
 
 
 def put_smaller(b: Builder, array: Array, suffix: str, like: Tensor | None = None) -> Value:
