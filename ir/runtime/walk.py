@@ -66,9 +66,7 @@ class Walk:
                     if value.producer not in again:
                         self._kept.put(value, sample, array)
                 yield found
-        self._done.update(
-            node for node in part.nodes if node not in fixed and node not in again
-        )
+        self._done.update(node for node in part.nodes if node not in fixed and node not in again)
         self._kept.drop(part.last_reads)
 
     def value(self, value: Value, sample: int) -> Any:

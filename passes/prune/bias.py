@@ -36,12 +36,11 @@ def has_bias(model: Model, use: Use) -> bool:
     """Whether there is one to add to, so that nothing need be added."""
     if use.node.op != "MatMul":
         return use.node.input(2) is not None
-    added = sole_consumer(use.node.output, "Add")
-    return (
-        use.layout.groups == 1
-        and isinstance(added, Node)
-        and any(model.tensor(value) is not None for value in added.inputs)
-    )
+    found = added_behind(use.node)
+    if isinstance(found, No) or use.layout.groups > 1:
+        return False
+    add, slot = found
+    return Folded(model).array(add.input(slot)) is not None
 
 
 def _behind(model: Model, node: Node, vector: Array) -> bool:
