@@ -13,7 +13,7 @@ import numpy as np
 from onnx_compress.ir.graph.elements import Array
 
 _ROWS = 256
-_GROUPED = 64  # rows at a time of many groups
+_GROUPED = 16  # rows at a time of many groups: what convolutions often give of a sample
 _ONES = np.ones(_ROWS, np.float32)  # a product with them is the fastest sum
 
 
@@ -79,17 +79,20 @@ class GroupedGram:
 
     def __init__(self, groups: int, columns: int) -> None:
         self._sum = np.zeros((groups, columns, columns), np.float32)
-        self._products = np.empty_like(self._sum)
         self._block = np.empty((groups, _GROUPED, columns), np.float32)
         self._filled = 0
         self.rows, self.total = 0, np.zeros((groups, columns))
-        self.nbytes = 2 * self._sum.nbytes + self._block.nbytes
+        self.nbytes = self._sum.nbytes + self._block.nbytes
 
     def add(self, rows: Array) -> None:
         """Rows [G, n, K]."""
         at = 0
         while at < rows.shape[1]:
             taken = min(rows.shape[1] - at, _GROUPED - self._filled)
+            if taken == _GROUPED:  # as it is; laid out like the block, so that sums are the same
+                self._sum_up(np.ascontiguousarray(rows[:, at : at + taken]))
+                at += taken
+                continue
             self._block[:, self._filled : self._filled + taken] = rows[:, at : at + taken]
             self._filled += taken
             at += taken
@@ -98,11 +101,13 @@ class GroupedGram:
         self.rows += rows.shape[1]
 
     def _flush(self) -> None:
-        block = self._block[:, : self._filled]
-        turned = block.transpose(0, 2, 1)
-        self._sum += np.matmul(turned, block, out=self._products)
-        self.total += turned @ _ONES[: self._filled]
+        self._sum_up(self._block[:, : self._filled])
         self._filled = 0
+
+    def _sum_up(self, block: Array) -> None:
+        turned = block.transpose(0, 2, 1)
+        self._sum += turned @ block
+        self.total += turned @ _ONES[: block.shape[1]]
 
     def mean(self) -> Array:
         """The mean outer products."""

@@ -6,7 +6,8 @@ Each in a process of its own, over the same samples, one thread, from the openin
 `plain` runs them, `moments` collects the second moment of every weight's inputs, of the model as
 `fold` leaves it, which is what passes look at; `calibration` is onnxruntime.quantization's, by
 minimum and maximum. Peak memory is what is added to that of the imports; `moments` is also run on
-half of the samples, to see whether it grows with them. Times are medians of `--runs`, in turn.
+half of the samples, to see whether it grows with them. Times are seconds of processor, medians of
+`--runs`, in turn.
 """
 
 import argparse
@@ -91,9 +92,9 @@ def _once(name: str, model: Path, data: Path, samples: int) -> None:
     given = [feeds[at % len(feeds)] for at in range(samples)]
     before = _peak()
     work = WORKS[name](model, given)
-    start = time.perf_counter()
+    start = time.process_time()
     work()
-    print(json.dumps({"seconds": time.perf_counter() - start, "peak": _peak() - before}))
+    print(json.dumps({"seconds": time.process_time() - start, "peak": _peak() - before}))
 
 
 def _apart(name: str, job: str, samples: int) -> dict[str, float]:
