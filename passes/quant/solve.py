@@ -11,9 +11,11 @@ from onnx_compress.ir.weights.forms import Affine, Half, Packed, affine
 from onnx_compress.ir.weights.forms.static import with_room
 from onnx_compress.passes.quant.data import Seen
 from onnx_compress.passes.quant.numbers import choose
+from onnx_compress.passes.quant.paired import kept_in, partners
 from onnx_compress.passes.quant.plan import KERNELS, Plan, main_use
 from onnx_compress.passes.quant.rounding import descended, round_to_nearest
 
+_WHOLE = 1 << 26  # bytes of a weight without data that may be read at once
 _INTEGER = {"dynamic", "static"}  # readers that multiply bytes by bytes
 
 
@@ -32,19 +34,25 @@ def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Sol
         return half if isinstance(half, No) else Solved(half)
     if plan.setting is not None:
         return _packed(weight, plan, seen)
-    # where products of bytes saturate, one bit less keeps the sum of two in range
-    bits = 7 if saturates and _INTEGER & set(plan.readers.values()) else 8
+    use = main_use(weight)
+    partner = None
+    if saturates and use is not None and _INTEGER & set(plan.readers.values()):
+        partner = partners(use)
+    # pairs are found in whole weights; of large ones, one bit less keeps the sum of two in range
+    large = partner is not None and seen is None and weight.nbytes > _WHOLE
+    bits = 7 if large else 8
     rounded = round_to_nearest(weight, bits)
     if isinstance(rounded, No):
         return rounded
     form = affine(weight, *rounded, dict(plan.readers))
-    use = main_use(weight)
+    if use is not None and partner is not None and not large:
+        form = kept_in(weight, use, form, partner)
     if use is not None and plan.readers.get(use) == "static":
         form = with_room(weight.model, use, form)
     if seen is None or use is None:
         return Solved(form)
     matrix = use.matrix(weight.array())
-    form = descended(weight, use, form, bits, seen.aim(matrix), seen.damped)
+    form = descended(weight, use, form, seen.aim(matrix), seen.damped, partner)
     return Solved(form, seen.shift(matrix, use.matrix(form.decode())))
 
 

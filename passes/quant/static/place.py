@@ -42,11 +42,11 @@ class Placement:
         values = [*unit.inputs, *unit.outputs]
         return all(v in self.steps or self.model.tensor(v) is not None for v in values)
 
-    def spared(self, taken: Sequence[Unit], bits: int) -> dict[Node, float]:
+    def spared(self, taken: Sequence[Unit]) -> dict[Node, float]:
         """Nodes that had better stay float, and which share of the error they make."""
         if not self.held:
             return {}
-        sensitivity = Sensitivity(self.model, self.steps, self.held, bits)
+        sensitivity = Sensitivity(self.model, self.steps, self.held)
         gains = [gain(unit, self.shapes, self.context.target) for unit in taken]
         return {unit.node: share for unit, share in spared(sensitivity, taken, gains)}
 

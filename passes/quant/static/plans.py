@@ -58,7 +58,7 @@ def placed(
         return made
     taken = found.chosen()
     if choose:
-        shares = found.spared(taken, 7 if context.target.saturates else 8)
+        shares = found.spared(taken)
         for node, share in shares.items():
             made.skipped.append(Entry(node.name, f"stays float: {share:.0%} of the error"))
         taken = found.chosen(shares)

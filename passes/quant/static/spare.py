@@ -17,6 +17,7 @@ from onnx_compress.passes.quant.static.ranges import Step
 from onnx_compress.passes.quant.static.units import Unit
 from onnx_compress.passes.verify import Reference
 
+_BITS = 8
 _SMALL = 1e-4  # error^2 that nobody has to look into
 _SHARE = 0.08  # of the error^2, below which a unit is left alone
 _WORTH = 3.0  # times its share of the time that its share of the error must be
@@ -25,10 +26,8 @@ _WORTH = 3.0  # times its share of the time that its share of the error must be
 class Sensitivity:
     """Of the outputs of a model to bytes in places."""
 
-    def __init__(
-        self, model: Model, steps: dict[Value, Step], feeds: Sequence[Feed], bits: int
-    ) -> None:
-        self.model, self.steps, self.bits = model, steps, bits
+    def __init__(self, model: Model, steps: dict[Value, Step], feeds: Sequence[Feed]) -> None:
+        self.model, self.steps = model, steps
         self.reference = Reference(open_session(model, 2, optimize=False), feeds)
 
     def square(self, units: Sequence[Unit]) -> float:
@@ -51,8 +50,8 @@ class Sensitivity:
             return
         (use,) = unit.weight.uses
         array = unit.weight.array()
-        scale = symmetric_scale(array, unit.weight.channel_axes, self.bits)
-        codes = quantize(array, scale, self.bits)
+        scale = symmetric_scale(array, unit.weight.channel_axes, _BITS)
+        codes = quantize(array, scale, _BITS)
         rounded = use.path.apply(dequantize(codes, scale, None, np.float32))
         trial.set_input(node, use.slot, trial.add_constant(trial.graph, rounded, "rounded"))
 
