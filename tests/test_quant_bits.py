@@ -258,3 +258,17 @@ def test_an_old_operator_set_takes_arithmetic_alone():
     assert report.modified
     assert small.opset_import[0].version == 11
     assert {entry.domain for entry in small.opset_import} <= {"", "ai.onnx"}
+
+
+def test_recurrent_layers_take_longer_blocks():
+    proto = build(
+        "g (float[5,1,64] x) => (float[?,?,?,?] y) { y = LSTM <hidden_size=64> (x, W, R) }",
+        W=draw(1, 256, 64),
+        R=draw(1, 256, 64),
+    )
+    feed = {"x": draw(5, 1, 64)}
+    sizes = [
+        quant(proto, feed, bits=4, **options)[0].ByteSize()
+        for options in ({}, {"block_size": 64}, {"block_size": 32})
+    ]
+    assert sizes[0] == sizes[1] < sizes[2]
