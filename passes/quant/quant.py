@@ -70,7 +70,7 @@ class Quant(Pass):
     block_size: int | None = option(
         None,
         "below 8 bits: columns that share a scale, 0: whole rows; by default 32 from 2 to 4 bits, "
-        "64 in recurrent layers",
+        "64 in recurrent layers and in tables of more bits than the rest",
         choices=(0, 16, 32, 64, 128, 256),
     )
     zero_point: bool | None = option(
@@ -204,10 +204,21 @@ class Quant(Pass):
         if weight.dtype not in _FLOATS:
             return No(f"weights of {weight.dtype} are not quantized")
         bits = self._bits(weight)
-        block = self.block_size if self.block_size is not None else _block(weight, bits)
+        block = self.block_size if self.block_size is not None else self._block(weight, bits)
         wanted = self.zero_point if self.zero_point is not None else bits in _ZEROS
         zeros = bits >= 2 and wanted
         return plan(weight, Setting(bits, block, zeros, self.bases if bits == 1 else 1), choice)
+
+    def _block(self, weight: Weight, bits: float) -> int:
+        """Columns of a block, twice as many where errors matter less.
+
+        In recurrent layers, whose gates squash what steps add up, and in tables of more bits than
+        the weights have that multiply what is picked.
+        """
+        recurrent = any(use.node.op in _RECURRENT for use in weight.uses)
+        finer = bits > (self.bits or 8) and all(use.gathered for use in weight.uses)
+        wide = bits in (4, 3, 2) and (recurrent or finer)
+        return _BLOCKS.get(bits, 0) * (2 if wide else 1)
 
     def _bits(self, weight: Weight, short: bool = True) -> float:
         for pattern, bits in (self.keep or {}).items():
@@ -217,12 +228,6 @@ class Quant(Pass):
         if self.embedding_bits is not None and any(use.gathered for use in weight.uses):
             return self.embedding_bits
         return 16 if short and _short_rows(weight) else bits
-
-
-def _block(weight: Weight, bits: float) -> int:
-    """Gates squash what steps add up: weights of recurrent layers take blocks twice as long."""
-    wide = bits in (4, 3, 2) and any(use.node.op in _RECURRENT for use in weight.uses)
-    return _BLOCKS.get(bits, 0) * (2 if wide else 1)
 
 
 def _short_rows(weight: Weight) -> bool:
