@@ -13,9 +13,11 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from onnx_compress.ir.graph import from_proto, invariants, to_proto
+from onnx_compress.ir.weights.forms.static import coded_bias
 from onnx_compress.passes import Context
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.quant import Quant
+from onnx_compress.passes.quant.static import shift
 from onnx_compress.passes.quant.static.channels import lost
 from onnx_compress.passes.solvers.cut import minimum_cut
 
@@ -286,3 +288,16 @@ def test_an_activation_that_loses_the_scores_stays_float():
     (before,), (after,) = run(proto, fit[0]), run(small, fit[0])
     before, after = before[:, 64:], after[:, 64:]
     assert np.linalg.norm(after - before) < 0.1 * np.linalg.norm(before - before.mean())
+
+
+def test_means_are_corrected_only_where_outputs_come_nearer(monkeypatch):
+    def spoil(model, original, uses, context):
+        for use in uses:
+            value = coded_bias(use.node)
+            if value is not None:
+                model.set_constant(value, model.constant(value) + np.int32(10**6))
+
+    proto, fit = residual(), feeds(1, 8, 12, 12)
+    good = error(proto, quant(proto, fit, activations="int8")[0], fit)
+    monkeypatch.setattr(shift, "correct_means", spoil)
+    assert error(proto, quant(proto, fit, activations="int8")[0], fit) < 2 * good

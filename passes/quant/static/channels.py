@@ -11,11 +11,21 @@ from typing import Any
 
 import numpy as np
 
+from onnx_compress.ir.graph import Model
 from onnx_compress.ir.graph.elements import Array
+from onnx_compress.ir.runtime import open_session
+from onnx_compress.passes.verify import Reference
 
 _MOST = 256  # channels
 _LEAST = 64  # numbers of each
 _LIVELY = 1e-9  # of a channel's square that its variance must be
+
+
+def apart(reference: Reference, model: Model) -> float:
+    """How far a model is from the original: error^2, or what channels lose, if that is more."""
+    runs = list(open_session(model, 2, optimize=False).run_all(reference.feeds))
+    error = reference.error(reference.judged(runs))
+    return max(error**2, lost(reference.outputs(), runs))
 
 
 def lost(references: Iterable[list[Any]], runs: Iterable[list[Any]]) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from onnx_compress.ir.graph import Model, Node, Value, clone
 from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.kernels.affine import dequantize, quantize, symmetric_scale
-from onnx_compress.passes.quant.static.channels import lost
+from onnx_compress.passes.quant.static.channels import apart
 from onnx_compress.passes.quant.static.ranges import Step
 from onnx_compress.passes.quant.static.units import Unit
 from onnx_compress.passes.verify import Reference
@@ -48,9 +48,7 @@ class Sensitivity:
                     _through_bytes(trial, twin, self.steps[value])
             if unit.weight is not None:
                 self._round(trial, unit, twins[unit.node])
-        runs = list(open_session(trial, 2, optimize=False).run_all(self.reference.feeds))
-        error = self.reference.error(self.reference.judged(runs))
-        return max(error**2, lost(self.reference.outputs(), runs))
+        return apart(self.reference, trial)
 
     def _round(self, trial: Model, unit: Unit, node: Node) -> None:
         if unit.weight is None:
