@@ -275,3 +275,33 @@ def test_an_old_operator_set_takes_arithmetic_alone():
     assert report.modified
     assert small.opset_import[0].version == 11
     assert {entry.domain for entry in small.opset_import} <= {"", "ai.onnx"}
+
+
+def test_recurrent_layers_take_longer_blocks():
+    proto = build(
+        "g (float[5,1,64] x) => (float[?,?,?,?] y) { y = LSTM <hidden_size=64> (x, W, R) }",
+        W=draw(1, 256, 64),
+        R=draw(1, 256, 64),
+    )
+    feed = {"x": draw(5, 1, 64)}
+    sizes = [
+        quant(proto, feed, bits=4, **options)[0].ByteSize()
+        for options in ({}, {"block_size": 64}, {"block_size": 32})
+    ]
+    assert sizes[0] == sizes[1] < sizes[2]
+
+
+def test_tables_of_more_bits_than_the_rest_take_longer_blocks():
+    proto = build(
+        "g (int64[4] i) => (float[?,?] y) { x = Gather (E, i)  y = MatMul (x, W) }",
+        E=draw(400, 128),
+        W=draw(128, 128),
+    )
+    feed = {"i": np.arange(4)}
+
+    def size(**options):
+        return quant(proto, feed, embedding_bits=4, **options)[0].ByteSize()
+
+    rows = 400 * 2 * (2 + 1)  # scales and zeros of two blocks
+    assert 0.9 * rows < size(bits=2, block_size=32) - size(bits=2) < 1.1 * rows
+    assert size(bits=4) == size(bits=4, block_size=32)

@@ -53,14 +53,16 @@ def codes_of(proto: ModelProto) -> np.ndarray:
     return np.concatenate(arrays).astype(int)
 
 
-@pytest.mark.parametrize(("target", "top"), [("avx2", 63), ("avx512-vnni", 127)])
-def test_codes_keep_out_of_saturation_where_products_saturate(target, top):
+@pytest.mark.parametrize(("target", "most"), [("avx2", 128), ("avx512-vnni", 254)])
+def test_codes_keep_out_of_saturation_where_products_saturate(target, most):
     proto = build("g (float[4,256] x) => (float[?,?] y) { y = MatMul (x, W) }", W=draw(256, 256))
     feed = {"x": draw(16, 256)[:4]}
     sure = dataclasses.replace(targets.load(target), speed={"dynamic": [[1, 1, 2.0, 2.0, 2.0]]})
     small, _ = quant(proto, feed, sure, bits=8)
     assert "MatMulInteger" in all_ops(small)
-    assert np.abs(codes_of(small)).max() == top
+    codes = codes_of(small).reshape(256, 256)
+    assert (np.abs(codes[::2] + codes[1::2])).max() <= most
+    assert np.abs(codes).max() > 100
 
 
 def test_a_saturating_target_still_uses_eight_bits_where_nothing_is_multiplied():

@@ -10,11 +10,15 @@ import onnxruntime as ort
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from onnx_compress.ir.graph import from_proto, invariants, to_proto
+from onnx_compress.ir.weights.forms.static import coded_bias
 from onnx_compress.passes import Context
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.quant import Quant
+from onnx_compress.passes.quant.static import shift
+from onnx_compress.passes.quant.static.channels import lost
 from onnx_compress.passes.solvers.cut import minimum_cut
 
 from models_by_text import all_ops, build, reasons, run
@@ -134,11 +138,11 @@ def test_a_target_without_fast_convolutions_of_bytes_has_none():
 
 def test_codes_keep_out_of_saturation():
     small, _ = quant(residual(), feeds(1, 8, 12, 12), activations="int8")
-    arrays = [
-        np.frombuffer(t.raw_data, np.int8) for t in small.graph.initializer if t.data_type == 3
-    ]
-    assert arrays
-    assert max(int(np.abs(a.astype(int)).max()) for a in arrays) <= 63
+    arrays = [numpy_helper.to_array(t) for t in small.graph.initializer if t.data_type == 3]
+    for codes in [array for array in arrays if array.ndim == 4 and array.shape[1] > 1]:
+        runs = codes.astype(int).transpose(0, 2, 3, 1).reshape(len(codes), -1)  # place by place
+        assert np.abs(runs[:, :-1:2] + runs[:, 1::2]).max() <= 128
+        assert np.abs(runs).max() > 90
 
 
 @pytest.mark.parametrize(("samples", "integers"), [(1, False), (8, True)])
@@ -281,3 +285,56 @@ def test_infinite_costs_are_never_paid():
     side = minimum_cut([0, 0, inf], [5, 0, 0], [(0, 1, inf), (1, 2, 3.0)])
     assert side.tolist() == [True, True, False]
     assert minimum_cut([0, 0], [5, 0], [(0, 1, inf), (1, 0, inf)]).all()
+
+
+# --------------------------------------------------------------------------- channels of outputs
+
+
+def test_what_small_channels_lose_is_not_hidden_by_large_ones():
+    rng = np.random.default_rng(0)
+    r = rng.standard_normal((1, 3, 200)) * np.array([300, 1, 1])[:, None]
+    y = r.copy()
+    y[:, 1] = 0  # a score that is gone
+    assert lost([[r]], [[y]]) == pytest.approx(1 / 3)
+    assert lost([[r], [r]], [[r], [y]]) == pytest.approx(1 / 6, rel=0.01)
+    assert lost([[r]], [[r]]) == 0
+    y[:, 1] = 50  # nothing is lost more than once
+    assert lost([[r]], [[y]]) == pytest.approx(1 / 3)
+
+
+def test_channels_of_few_numbers_and_constant_ones_tell_nothing():
+    r = np.ones((1, 3, 200))
+    assert lost([[r]], [[2 * r]]) == 0
+    assert lost([[draw(1, 3, 4)]], [[draw(1, 3, 4, seed=1)]]) == 0
+    assert lost([[np.zeros((1, 3, 200), np.int64)]], [[np.ones((1, 3, 200), np.int64)]]) == 0
+
+
+def test_an_activation_that_loses_the_scores_stays_float():
+    """Boxes and scores joined: in bytes, one step of what they share is as large as a score."""
+    proto = build(
+        """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
+            a = Conv<pads=[1,1,1,1]>(x, w1) c = Mul(a, hundred)
+            b = Conv<pads=[1,1,1,1]>(x, w2) s = Sigmoid(b)
+            d = Concat<axis=1>(c, s) m = MaxPool<kernel_shape=[2,2]>(d) y = Relu(m) }""",
+        **weights(w1=(64, 8, 3, 3), w2=(64, 8, 3, 3)),
+        hundred=np.float32([300.0]),
+    )
+    fit = feeds(1, 8, 12, 12)
+    small, _ = quant(proto, fit)
+    assert "QuantizeLinear" in all_ops(small)
+    (before,), (after,) = run(proto, fit[0]), run(small, fit[0])
+    before, after = before[:, 64:], after[:, 64:]
+    assert np.linalg.norm(after - before) < 0.1 * np.linalg.norm(before - before.mean())
+
+
+def test_means_are_corrected_only_where_outputs_come_nearer(monkeypatch):
+    def spoil(model, original, uses, context):
+        for use in uses:
+            value = coded_bias(use.node)
+            if value is not None:
+                model.set_constant(value, model.constant(value) + np.int32(10**6))
+
+    proto, fit = residual(), feeds(1, 8, 12, 12)
+    good = error(proto, quant(proto, fit, activations="int8")[0], fit)
+    monkeypatch.setattr(shift, "correct_means", spoil)
+    assert error(proto, quant(proto, fit, activations="int8")[0], fit) < 2 * good

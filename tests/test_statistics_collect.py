@@ -16,6 +16,7 @@ from onnx_compress.passes.statistics import (
     Look,
     Mean,
     Moment,
+    Reach,
     Spread,
     collect,
 )
@@ -162,7 +163,8 @@ def test_what_a_mask_hides_counts_for_nothing():
     (weight,) = find_weights(model)
     use = weight.uses[0]
     x, mask = normal(2, 3, 4), np.array([[1, 1, 0], [1, 0, 0]])
-    requests = [Moment(use), Mean(use), Histogram(Tap(use.node, 0)), Spread(Tap(use.node, 0))]
+    tap = Tap(use.node, 0)
+    requests = [Moment(use), Mean(use), Histogram(tap), Spread(tap), Reach(tap)]
     x[mask == 0] = 1e6
     found = collect(model, requests, [{"x": x, "mask": mask}], mask="mask")
     kept = x[mask == 1]
@@ -171,6 +173,10 @@ def test_what_a_mask_hides_counts_for_nothing():
     assert np.allclose(found[requests[1]][0], kept.mean(0), rtol=1e-5)
     assert found[requests[2]].high == kept.max()
     assert found[requests[3]].rows == 3
+    reach = found[requests[4]]
+    assert (reach.low == kept.min(0)).all()
+    assert (reach.high == kept.max(0)).all()
+    assert np.allclose(reach.square, (kept**2).mean(0), rtol=1e-6)
     with pytest.raises(CalibrationError, match="no input 'mass'"):
         collect(model, requests, [{"x": x, "mask": mask}], mask="mass")
 

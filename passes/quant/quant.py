@@ -49,6 +49,7 @@ _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay f
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
 _BITS = (16, 8, 6, 5, 4, 3, 2, 1.58, 1)
 _BLOCKS = {6: 0, 5: 64, 4: 32, 3: 32, 2: 32, 1.58: 128, 1: 128}
+_RECURRENT = ("LSTM", "GRU", "RNN")
 _ZEROS = (5, 4, 3, 2)  # bits with zeros of blocks
 _ERRORS = {16: 5e-4, 8: 0.02, 6: 0.04, 5: 0.08, 4: 0.15, 3: 0.3, 2: 0.6, 1.58: 0.7, 1: 0.8}
 
@@ -71,7 +72,8 @@ class Quant(Pass):
     )
     block_size: int | None = option(
         None,
-        "below 8 bits: columns that share a scale, 0: whole rows; by default 32 from 2 to 4 bits",
+        "below 8 bits: columns that share a scale, 0: whole rows; by default 32 from 2 to 4 bits, "
+        "64 in recurrent layers and in tables of more bits than the rest",
         choices=(0, 16, 32, 64, 128, 256),
     )
     zero_point: bool | None = option(
@@ -209,10 +211,21 @@ class Quant(Pass):
         if weight.dtype not in _FLOATS:
             return No(f"weights of {weight.dtype} are not quantized")
         bits = self._bits(weight)
-        block = self.block_size if self.block_size is not None else _BLOCKS.get(bits, 0)
+        block = self.block_size if self.block_size is not None else self._block(weight, bits)
         wanted = self.zero_point if self.zero_point is not None else bits in _ZEROS
         zeros = bits >= 2 and wanted
         return plan(weight, Setting(bits, block, zeros, self.bases if bits == 1 else 1), choice)
+
+    def _block(self, weight: Weight, bits: float) -> int:
+        """Columns of a block, twice as many where errors matter less.
+
+        In recurrent layers, whose gates squash what steps add up, and in tables of more bits than
+        the weights have that multiply what is picked.
+        """
+        recurrent = any(use.node.op in _RECURRENT for use in weight.uses)
+        finer = bits > (self.bits or 8) and all(use.gathered for use in weight.uses)
+        wide = bits in (4, 3, 2) and (recurrent or finer)
+        return _BLOCKS.get(bits, 0) * (2 if wide else 1)
 
     def _bits(self, weight: Weight, short: bool = True) -> float:
         for pattern, bits in (self.keep or {}).items():

@@ -15,6 +15,7 @@ from onnx_compress.ir.weights.order import order_of
 from onnx_compress.kernels.affine import largest, quantize, scale_for
 from onnx_compress.passes.solvers.descent import descend
 from onnx_compress.passes.solvers.grid import Grid
+from onnx_compress.passes.solvers.paired import TOP
 
 _SWEEPS = 2
 
@@ -39,15 +40,15 @@ def descended(
     weight: Weight,
     use: Use,
     form: Affine,
-    bits: int,
     aim: Array,
     damped: list[Array],
+    partner: Array | None = None,
     kept: Array | None = None,
 ) -> Affine:
     """The same scales with codes of less loss; the form as it is where scales cross its rows.
 
-    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: H of each group.
-    `kept`: of a pruned weight, what is not zero.
+    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: H of each group;
+    `partner`: of columns that are added in 16 bits; `kept`: of a pruned weight, what is not zero.
     """
     if form.scale is None or not form.scales_along(use):
         return form
@@ -56,12 +57,11 @@ def descended(
     if (wide != wide[:, :1]).any():  # of a grouped ConvTranspose, inputs have scales, too
         return form
     scale = wide[:, :1].astype(np.float64)
-    # codes from -top to top: the one more that two's complement has is left out
-    top = (1 << bits - 1) - 1
+    # the one code more that two's complement has is left out
     scale = scale.reshape(*aim.shape[:2], 1)
-    zero = np.full(scale.shape, float(top))
-    grid = Grid(scale, zero, bits, order.columns, order.columns, levels=2 * top + 1)
-    start = order.matrix(form.codes).astype(np.float32).reshape(aim.shape) + top
-    codes, _ = descend(aim, np.stack(damped), grid, start, _SWEEPS, kept=kept)
-    new = order.restore(codes.reshape(order.rows, order.columns) - top).astype(np.int8)
+    zero = np.full(scale.shape, float(TOP))
+    grid = Grid(scale, zero, 8, order.columns, order.columns, levels=2 * TOP + 1)
+    start = order.matrix(form.codes).astype(np.float32).reshape(aim.shape) + TOP
+    codes, _ = descend(aim, np.stack(damped), grid, start, _SWEEPS, kept=kept, partner=partner)
+    new = order.restore(codes.reshape(order.rows, order.columns) - TOP).astype(np.int8)
     return replace(form, codes=np.ascontiguousarray(new))

@@ -1,6 +1,6 @@
 """SmoothQuant: outliers of a product's input move into its weight, before the input becomes bytes.
 
-    x W    ->    (x * 1/s) (s W)            s_c = max|x_c|^0.8 / max|W_c|^0.2, of mean 1
+    x W    ->    (x * 1/s) (s W)            s: see evening.py
 
 By an inserted Mul, once for all products of one input, since what makes x is often read by a
 residual too. Source: Xiao et al., 2211.10438.
@@ -20,10 +20,8 @@ from onnx_compress.ir.graph.patterns import before_identity
 from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.passes.base import Context
-from onnx_compress.passes.statistics import Largest, collect
-
-_ALPHA = 0.8  # how much of the outliers moves
-_MOST = 1e3  # that a feature is scaled by, relative to the others
+from onnx_compress.passes.quant.evening import evened
+from onnx_compress.passes.statistics import Reach, collect
 
 
 @dataclass
@@ -64,14 +62,14 @@ def smooth(model: Model, weights: Sequence[Weight], context: Context) -> Smoothe
     groups = _groups(model, weights)
     if not context.fit or not groups:
         return found
-    requests = {value: Largest(Tap(uses[0].node, 0)) for value, (_, uses) in groups.items()}
+    requests = {value: Reach(Tap(uses[0].node, 0)) for value, (_, uses) in groups.items()}
     try:
         seen = collect(model, list(requests.values()), context.fit, threads=2, cache=context.cache)
     except CalibrationError:
         return found
     for value, (own, uses) in groups.items():
-        top = seen[requests[value]]
-        scale = _chosen(np.asarray(top, np.float64), own, uses)
+        parts = zip(own, uses, strict=True)
+        scale = evened(seen[requests[value]], [use.matrix(w.array())[0] for w, use in parts])
         if scale is None:
             continue
         for weight in own:
@@ -106,23 +104,6 @@ def _reads(model: Model, node: Node) -> bool:
     """Whether it is in the main graph, and its first input a computed one, not turned."""
     turned = node.attribute("transA", 0)
     return node.graph is model.graph and not turned and model.tensor(node.input(0)) is None
-
-
-def _chosen(top: Array, weights: Sequence[Weight], uses: Sequence[Use]) -> Array | None:
-    """Scales [K] as float32 numbers; None where there is nothing to be told."""
-    columns = uses[0].layout.columns
-    if top.shape != (columns,) or not top.any():
-        return None
-    own = np.zeros(columns)
-    for weight, use in zip(weights, uses, strict=True):
-        own = np.maximum(own, np.abs(use.matrix(weight.array())[0]).max(0))
-    live = (top > 0) & (own > 0)
-    if not live.any() or not np.isfinite(own).all():
-        return None
-    scale = np.ones(columns)
-    scale[live] = top[live] ** _ALPHA / own[live] ** (1 - _ALPHA)
-    scale[live] /= np.exp(np.log(scale[live]).mean())
-    return np.asarray(np.clip(scale, 1 / _MOST, _MOST).astype(np.float32).astype(np.float64))
 
 
 def _scale(weight: Weight, scale: Array) -> None:

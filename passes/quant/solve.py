@@ -11,10 +11,12 @@ from onnx_compress.ir.weights.forms import Affine, Half, Packed, affine
 from onnx_compress.ir.weights.forms.static import with_room
 from onnx_compress.passes.quant.data import Seen
 from onnx_compress.passes.quant.numbers import choose
+from onnx_compress.passes.quant.paired import kept_in, partners
 from onnx_compress.passes.quant.plan import KERNELS, Plan, main_use
 from onnx_compress.passes.quant.pruned import mask_of, on_mask
 from onnx_compress.passes.quant.rounding import descended, round_to_nearest
 
+_WHOLE = 1 << 26  # bytes of a weight without data that may be read at once
 _INTEGER = {"dynamic", "static"}  # readers that multiply bytes by bytes
 
 
@@ -37,13 +39,19 @@ def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Sol
         return half if isinstance(half, No) else Solved(half)
     if plan.setting is not None:
         return _packed(weight, plan, seen)
-    # where products of bytes saturate, one bit less keeps the sum of two in range
-    bits = 7 if saturates and _INTEGER & set(plan.readers.values()) else 8
+    use = main_use(weight)
+    partner = None
+    if saturates and use is not None and _INTEGER & set(plan.readers.values()):
+        partner = partners(use)
+    # pairs are found in whole weights; of large ones, one bit less keeps the sum of two in range
+    large = partner is not None and seen is None and weight.nbytes > _WHOLE
+    bits = 7 if large else 8
     rounded = round_to_nearest(weight, bits)
     if isinstance(rounded, No):
         return rounded
     form = affine(weight, *rounded, dict(plan.readers))
-    use = main_use(weight)
+    if use is not None and partner is not None and not large:
+        form = kept_in(weight, use, form, partner)
     if use is not None and plan.readers.get(use) == "static":
         form = with_room(weight.model, use, form)
     if seen is None or use is None:
@@ -51,7 +59,7 @@ def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Sol
     matrix = use.matrix(weight.array())
     kept = mask_of(matrix)
     aim = on_mask(seen.aim(matrix), np.stack(seen.damped), kept)
-    form = descended(weight, use, form, bits, aim, seen.damped, kept)
+    form = descended(weight, use, form, aim, seen.damped, partner, kept)
     return Solved(form, seen.shift(matrix, use.matrix(form.decode())))
 
 

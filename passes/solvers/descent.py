@@ -23,6 +23,7 @@ import numpy.typing as npt
 from onnx_compress.passes.solvers.grid import Grid
 from onnx_compress.passes.solvers.levels import Affine, Masked
 from onnx_compress.passes.solvers.loss import normalised
+from onnx_compress.passes.solvers.paired import Paired
 from onnx_compress.passes.solvers.parallel import over_rows
 
 Array = npt.NDArray[Any]
@@ -55,13 +56,15 @@ def descend(
     refit: bool = False,
     threads: int | None = None,
     kept: Array | None = None,
+    partner: Array | None = None,
 ) -> tuple[Array, Grid]:
     """Codes [R, K] with a smaller loss than the start, float32, and the grid that they are of.
 
     `weight`: [R, K] or [G, R, K]; `moment`: [K, K] or [G, K, K], damped. `start`: codes to begin
     with, by default the nearest. `refit`: scales are fitted to the codes, so the grid changes.
-    `kept`: a mask; where it is False the number is zero and stays so. Raises ValueError for a grid
-    without zero.
+    `kept`: a mask; where it is False the number is zero and stays so. `partner`: [K], of codes of
+    eight bits around their zero that are kept out of saturation. Raises ValueError for a mask and
+    a grid without zero.
     """
     array, h = np.asarray(weight, np.float32), normalised(moment)
     codes = grid.codes(array) if start is None else np.asarray(start, np.float32)
@@ -76,6 +79,9 @@ def descend(
     ) -> tuple[Array, ...]:
         levels = Affine(turned(scale), turned(zero), grid.top, grid.group)
         value = levels.value(turned(q))
+        if partner is not None:
+            parts = levels.scale, levels.zero, grid.top, grid.group
+            levels = Paired(*parts, partner=partner, now=value)
         allowed: Levels = Masked(levels, turned(mask[0]) > 0) if mask else levels
         sweep(turned(w), value, h, allowed, sweeps, refit)
         return turned(levels.codes(value)), turned(levels.scale).astype(np.float64)

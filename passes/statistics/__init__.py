@@ -4,8 +4,8 @@ from onnx_compress.passes.statistics.collect import Statistics, collect
 from onnx_compress.passes.statistics.cross import CrossMoment
 from onnx_compress.passes.statistics.frequency import Frequency
 from onnx_compress.passes.statistics.histogram import Counts, Histogram
-from onnx_compress.passes.statistics.largest import Largest
 from onnx_compress.passes.statistics.moment import Mean, Moment, Moments
+from onnx_compress.passes.statistics.reach import Ends, Reach
 from onnx_compress.passes.statistics.request import Look
 from onnx_compress.passes.statistics.spread import Directions, Spread
 
@@ -13,13 +13,14 @@ __all__ = [
     "Counts",
     "CrossMoment",
     "Directions",
+    "Ends",
     "Frequency",
     "Histogram",
-    "Largest",
     "Look",
     "Mean",
     "Moment",
     "Moments",
+    "Reach",
     "Spread",
     "Statistics",
     "collect",

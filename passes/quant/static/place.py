@@ -34,20 +34,30 @@ class Placement:
     held: Sequence[Feed]
 
     def chosen(self, barred: Collection[Node] = ()) -> list[Unit]:
-        """Those that run in integers when some nodes are to stay float."""
+        """Those that run in integers when some nodes are to stay float.
+
+        So do the readers of an activation that is to, who would make bytes of it all the same.
+        """
         target, model = self.context.target, self.model
-        unknown = {unit.node for unit in self.units if not self._known(unit)}
-        return chosen(model, self.units, self.shapes, target, {*barred, *unknown})
+        floats = {unit.node for unit in self.units if not self._known(unit)} | {*barred}
+        kept: set[Value] = set()
+        for unit in self.units:
+            if not kept.isdisjoint(unit.inputs):
+                floats.add(unit.node)
+            moved = unit.kind in ("same", "scaled") and unit.node in floats
+            if moved or (unit.kind == "own" and unit.node in barred):
+                kept.update(unit.outputs)
+        return chosen(model, self.units, self.shapes, target, floats)
 
     def _known(self, unit: Unit) -> bool:
         values = [*unit.inputs, *unit.outputs]
         return all(v in self.steps or is_stored(self.model, v) for v in values)
 
-    def spared(self, taken: Sequence[Unit], bits: int) -> dict[Node, float]:
+    def spared(self, taken: Sequence[Unit]) -> dict[Node, float]:
         """Nodes that had better stay float, and which share of the error they make."""
         if not self.held:
             return {}
-        sensitivity = Sensitivity(self.model, self.steps, self.held, bits)
+        sensitivity = Sensitivity(self.model, self.steps, self.held)
         gains = [gain(unit, self.shapes, self.context.target) for unit in taken]
         return {unit.node: share for unit, share in spared(sensitivity, taken, gains)}
 

@@ -13,7 +13,7 @@ from onnx_compress.passes.quant.plan import Plan, plan
 from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.quant.static.guard import guard
 from onnx_compress.passes.quant.static.place import placement
-from onnx_compress.passes.quant.static.shift import Original, correct_means
+from onnx_compress.passes.quant.static.shift import Original, correct_if_nearer
 from onnx_compress.passes.quant.static.units import Unit
 
 READER = "static"
@@ -41,7 +41,7 @@ class Integers:
             guard(self.model)
             read = {weight: plan.readers.values() for weight, plan in self.plans.items()}
             uses = [weight.uses[0] for weight, how in read.items() if READER in how]
-            correct_means(self.model, self.original, uses, self.context)
+            correct_if_nearer(self.model, self.original, uses, self.context)
 
 
 def placed(
@@ -58,7 +58,7 @@ def placed(
         return made
     taken = found.chosen()
     if choose:
-        shares = found.spared(taken, 7 if context.target.saturates else 8)
+        shares = found.spared(taken)
         for node, share in shares.items():
             made.skipped.append(Entry(node.name, f"stays float: {share:.0%} of the error"))
         taken = found.chosen(shares)

@@ -13,26 +13,31 @@ import numpy as np
 from onnx_compress.ir.graph import Model, Node, Value, clone
 from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.kernels.affine import dequantize, quantize, symmetric_scale
+from onnx_compress.passes.quant.static.channels import apart
 from onnx_compress.passes.quant.static.ranges import Step
 from onnx_compress.passes.quant.static.units import Unit
 from onnx_compress.passes.verify import Reference
 
+_BITS = 8
 _SMALL = 1e-4  # error^2 that nobody has to look into
 _SHARE = 0.08  # of the error^2, below which a unit is left alone
+_ENOUGH = 0.01  # error^2; while more is left, the share is of what is left
+_LOOK = 0.02  # of the error^2, below which a half is not looked into
 _WORTH = 3.0  # times its share of the time that its share of the error must be
 
 
 class Sensitivity:
     """Of the outputs of a model to bytes in places."""
 
-    def __init__(
-        self, model: Model, steps: dict[Value, Step], feeds: Sequence[Feed], bits: int
-    ) -> None:
-        self.model, self.steps, self.bits = model, steps, bits
+    def __init__(self, model: Model, steps: dict[Value, Step], feeds: Sequence[Feed]) -> None:
+        self.model, self.steps = model, steps
         self.reference = Reference(open_session(model, 2, optimize=False), feeds)
 
     def square(self, units: Sequence[Unit]) -> float:
-        """error^2, with these units alone in bytes: their weights, and what they give out."""
+        """error^2, with these units alone in bytes: their weights, and what they give out.
+
+        Where channels of an output are very unlike, what they lose on average.
+        """
         trial = clone(self.model)
         twins = dict(zip(self.model.graph.nodes, trial.graph.nodes, strict=True))
         for unit in units:
@@ -43,16 +48,15 @@ class Sensitivity:
                     _through_bytes(trial, twin, self.steps[value])
             if unit.weight is not None:
                 self._round(trial, unit, twins[unit.node])
-        quality = self.reference.judge(open_session(trial, 2, optimize=False))
-        return self.reference.error(quality) ** 2
+        return apart(self.reference, trial)
 
     def _round(self, trial: Model, unit: Unit, node: Node) -> None:
         if unit.weight is None:
             return
         (use,) = unit.weight.uses
         array = unit.weight.array()
-        scale = symmetric_scale(array, unit.weight.channel_axes, self.bits)
-        codes = quantize(array, scale, self.bits)
+        scale = symmetric_scale(array, unit.weight.channel_axes, _BITS)
+        codes = quantize(array, scale, _BITS)
         rounded = use.path.apply(dequantize(codes, scale, None, np.float32))
         trial.set_input(node, use.slot, trial.add_constant(trial.graph, rounded, "rounded"))
 
@@ -77,26 +81,32 @@ def spared(
 
     `gains`: what each saves in bytes, in any unit of time.
     """
-    weighted = [
-        (unit, gain) for unit, gain in zip(units, gains, strict=True) if unit.weight is not None
+    able = [
+        (unit, gain)
+        for unit, gain in zip(units, gains, strict=True)
+        if unit.kind in ("weighted", "own")
     ]
-    total = sensitivity.square([unit for unit, _ in weighted])
+    total = sensitivity.square([unit for unit, _ in able])
     if not _SMALL < total < np.inf:
         return []
-    time = max(sum(max(gain, 0.0) for _, gain in weighted), 1e-30)
-    found: list[tuple[Unit, float]] = []
-    todo = [(weighted, total)]
+    alone: list[tuple[Unit, float, float]] = []
+    todo = [(able, total)]
     while todo:
         part, square = todo.pop()
-        share = square / total
-        if share < _SHARE:
+        if square < (_LOOK if total > _ENOUGH else _SHARE) * total:
             continue
         if len(part) == 1:
-            ((unit, gain),) = part
-            if share > _WORTH * max(gain, 0.0) / time:
-                found.append((unit, share))
+            alone.append((*part[0], square))
             continue
         half = len(part) // 2
         for side in (part[:half], part[half:]):
             todo.append((side, sensitivity.square([unit for unit, _ in side])))
+    time = max(sum(max(gain, 0.0) for _, gain in able), 1e-30)
+    found: list[tuple[Unit, float]] = []
+    left = total
+    for unit, gain, square in sorted(alone, key=lambda each: -each[2]):
+        share = square / (left if left > _ENOUGH else total)
+        if share >= _SHARE and share > _WORTH * max(gain, 0.0) / time:
+            found.append((unit, square / total))
+            left -= square
     return found
