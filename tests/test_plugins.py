@@ -54,7 +54,7 @@ def made(folder: Path) -> ModelProto:
 
 
 def ranks(model: ModelProto) -> list[int]:
-    return sorted(t.dims[1] for t in model.graph.initializer if t.name.split(".")[1:2] == ["a"])
+    return sorted(t.dims[0] for t in model.graph.initializer if t.name.split(".")[1:2] == ["b"])
 
 
 # ------------------------------------------------------------------------------ one from a wheel

@@ -52,14 +52,18 @@ class Model(Document):
         self._set_name(value, name)
 
     def take_name(self, value: Value, old: Value) -> None:
-        """Give a value the name of one that it replaces. Raises InvalidError."""
+        """Give a value the name of one that it replaces. Raises InvalidError.
+
+        One that is no longer in the model keeps it: reports still call it so.
+        """
         for one in (value, old):
             if one.graph is self.graph and (one.is_input or self.graph in one.exits):
                 raise InvalidError("its name is part of the interface", where=one.name)
         if self.shell.training_info:
             raise InvalidError("training_info may refer to it by name", where=old.name)
         name = old.name
-        self._set_name(old, self._claim(f"{name}_old"))
+        if old.alive:
+            self._set_name(old, self._claim(f"{name}_old"))
         self._set_name(value, name)
 
     def _set_name(self, value: Value, name: str) -> None:

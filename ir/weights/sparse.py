@@ -33,9 +33,9 @@ def densify(model: Model) -> list[Value]:
             continue
         plain = model.add_constant(value.graph, array, f"{value.name}_plain")
         model.replace_uses(value, plain)
+        remove_unused(model, [value])
         if not model.shell.training_info:
             model.take_name(plain, value)
-        remove_unused(model, [value])
         made.append(plain)
     return made
 

@@ -88,9 +88,9 @@ class Sparse:
         b = Builder(model, old.graph, name)
         out = self.put(b, model.tensor(old))
         model.replace_uses(old, out)
+        remove_unused(model, [old])
         if not model.shell.training_info:
             model.take_name(out, old)
-        remove_unused(model, [old])
 
     def put(self, b: Builder, like: Tensor | None = None) -> Value:
         """Add the nodes; gives the array. `like`: whose documentation the numbers get."""
