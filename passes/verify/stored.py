@@ -21,7 +21,7 @@ from onnx_compress.passes.verify.finding import Finding, Severity
 from onnx_compress.passes.verify.pairs import Pair, expected, pairs
 
 LEVEL = "stored"
-_WEIGHT, _CHANNEL, _NUMBER = 1.0, 1.0, 6.0  # steps that are fine in any model
+_WEIGHT, _CHANNEL, _NUMBER = 1.0, 1.0, 8.0  # steps that are fine in any model
 _NUMBER_AT_LEAST = 2.5  # of few levels, of which that is most
 _TIMES_WEIGHT, _TIMES_CHANNEL, _TIMES_NUMBER = 4.0, 6.0, 12.0  # of what is usual there
 _FEW = 1e-3  # share of numbers that stand out one by one
