@@ -10,7 +10,7 @@ from onnx_compress.ir.graph import Model, Value
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.folded import Folded
-from onnx_compress.ir.graph.patterns import No, added_behind
+from onnx_compress.ir.graph.patterns import No, added_behind, before_identity
 from onnx_compress.ir.graph.view import Node
 from onnx_compress.ir.weights import Use
 
@@ -33,14 +33,19 @@ def add_to_bias(model: Model, use: Use, vector: Array) -> bool:
 
 
 def has_bias(model: Model, use: Use) -> bool:
-    """Whether there is one to add to, so that nothing need be added."""
-    if use.node.op != "MatMul":
-        return use.node.input(2) is not None
-    found = added_behind(use.node)
-    if isinstance(found, No) or use.layout.groups > 1:
+    """Whether there is one, of its own and of full length: adding to it adds no bytes."""
+    node, slot = use.node, 2
+    if node.op == "MatMul":
+        found = added_behind(node)
+        if isinstance(found, No) or use.layout.groups > 1:
+            return False
+        node, slot = found
+    value = node.input(slot)
+    array = Folded(model).array(value)
+    if value is None or array is None or array.size != use.layout.groups * use.layout.rows:
         return False
-    add, slot = found
-    return Folded(model).array(add.input(slot)) is not None
+    root = before_identity(value)
+    return all(len(one.uses) == 1 and not one.exits for one in (value, root) if one is not None)
 
 
 def _behind(model: Model, node: Node, vector: Array) -> bool:
