@@ -101,13 +101,15 @@ def compare(
     shaken: Callable[[], Sequence[Any]],
     coarse: float = 0.0,
     level: Callable[[], float] = float,
+    apart: float = 0.0,
 ) -> str:
     """What is wrong with `other` where `one` is right; "" if nothing is.
 
     `shaken`: gives what random changes of the weights make of `one`. `coarse`: the resolution of
     the model, where it may be worse than that of the output: what was half precision and is cast to
     double is no better than half precision. `level`: gives the error of a number that is allowed
-    whatever the input: a bias that was fitted to other inputs stays where these are zero.
+    whatever the input: a bias that was fitted to other inputs stays where these are zero. `apart`: the
+    relative size of an error of what hangs on no weight, but may be rounded as an activation.
     """
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape or one.dtype != other.dtype:
@@ -130,6 +132,7 @@ def compare(
     if error <= floor:
         return ""
     noise = max((_norm(np.where(known, found, 0) - r) for found in shaken()), default=0.0)
+    noise = noise or apart * _norm(r)
     if error > _FACTOR * noise + floor:
         noise = max(noise, level() * r.size**0.5)
     if error <= _FACTOR * noise + floor:
