@@ -108,8 +108,8 @@ def compare(
     `shaken`: gives what random changes of the weights make of `one`. `coarse`: the resolution of
     the model, where it may be worse than that of the output: what was half precision and is cast to
     double is no better than half precision. `level`: gives the error of a number that is allowed
-    whatever the input: a bias that was fitted to other inputs stays where these are zero. `apart`: the
-    relative size of an error of what hangs on no weight, but may be rounded as an activation.
+    whatever the input: a bias that was fitted to other inputs stays where these are zero. `apart`:
+    relative error allowed of what hangs on no weight: it may be rounded as an activation.
     """
     one, other = np.asarray(one), np.asarray(other)
     if one.shape != other.shape or one.dtype != other.dtype:
