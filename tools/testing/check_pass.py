@@ -20,10 +20,10 @@ def check_pass(
     """Run a pass on a model, and check the result and the pass.
 
     `pass_`: a Pass, or a function that takes and gives a ModelProto, which is taken for exact.
-    `feeds`: inputs to compare outputs on; by default three, normal numbers with open dimensions of
-    1 and of 3, and zeros. `tolerance`: relative error of weights whose effect on the outputs is
-    allowed; by default rounding for exact passes, and what the pass declares as `weight_error`
-    (else 0.02) for lossy ones. `skip`: names of CHECKS to leave out.
+    `feeds`: inputs to fit to and to compare outputs on; by default three, normal numbers with open
+    dimensions of 1 and of 3, and zeros. `tolerance`: relative error of weights whose effect on the
+    outputs is allowed; by default rounding for exact passes, and what the pass declares as
+    `weight_error` (else 0.02) for lossy ones. `skip`: names of CHECKS to leave out.
 
     Raises Failed, with the model as text and a regression test, where a check does not hold, and
     whatever the pass raises.
@@ -31,7 +31,7 @@ def check_pass(
     given = list(feeds) if feeds is not None else _usual(model)
     untouched = ModelProto.FromString(model.SerializeToString())
     try:
-        trial = tried(pass_, model, given[0] if given else None)
+        trial = tried(pass_, model, given)
         for name, check in CHECKS.items():
             if name in skip:
                 continue

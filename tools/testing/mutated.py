@@ -58,7 +58,7 @@ def check_mutations(
     pass raises.
     """
     given = feed_of(from_proto(model), size=2)  # equal data for all, whatever is drawn for whom
-    plain = tried(pass_, model, given)
+    plain = tried(pass_, model, [given])
     allowed = tolerance
     if allowed is None:
         allowed = EXACT if plain.exact else getattr(pass_, "weight_error", None) or BOUND
@@ -73,7 +73,7 @@ def check_mutations(
         with tempfile.TemporaryDirectory() as folder:
             try:
                 read = load(saved_externally(model, Path(folder))) if name == OUTSIDE else None
-                trial = tried(pass_, mutated, given, read)
+                trial = tried(pass_, mutated, [given], read)
                 what = _otherwise(plain, trial, feed, yardstick)
             except Exception as error:
                 error.add_note(f"in the mutation {name}\n\n{regression(pass_, mutated)}")

@@ -1,8 +1,8 @@
 """Trial: one pass, run once on one model, and what can be seen of it."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -58,18 +58,19 @@ class Trial:
 
 
 def tried(
-    pass_: PassLike, model: ModelProto, feed: Feed | None = None, read: Model | None = None
+    pass_: PassLike, model: ModelProto, feeds: Sequence[Feed] = (), read: Model | None = None
 ) -> Trial:
     """Run a pass on a model, or a function that takes and gives a ModelProto.
 
     A Pass is run with the first of its settings, as `Pass.__call__` does, but with its report kept,
-    and with the feed to fit on. `read`: the model as it was read from somewhere, for a Pass.
+    and with feeds to fit on, one by default. `read`: the model as it was read from somewhere, for a
+    Pass.
     """
     before = model.SerializeToString(deterministic=True)
     original = from_proto(model) if read is None else read
     if isinstance(pass_, Pass):
-        sample = feed if feed is not None else feed_of(original, size=2)
-        context = Context(_target(), sample, (sample,))
+        fit = tuple(feeds) or (feed_of(original, size=2),)
+        context = Context(_target(), fit[0], fit)
         changed = clone(original)
         with np.errstate(all="ignore"):
             report = pass_.settings(context)[0].run(changed, context)
@@ -84,7 +85,8 @@ def tried(
 
 @cache
 def _target() -> Target:
-    return targets.load(TARGET)
+    # where products of bytes saturate, outputs would be others than those of this target
+    return replace(targets.load(TARGET), saturates=True)
 
 
 def called(pass_: PassLike) -> str:
