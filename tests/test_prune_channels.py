@@ -347,3 +347,19 @@ def test_a_residual_that_is_not_final_is_not_looked_at():
         (weight,) = [w for w in find_weights(model) if w.name == name]
         assert weight.shape[0] < WIDE
     assert error(proto, model) < 0.5
+
+
+def test_what_is_not_behind_anything_pruned_stays_as_it_is():
+    rng = np.random.default_rng(1)
+    beside = rng.standard_normal((16, 16)).astype("f")
+    proto = layers()
+    proto.graph.initializer.append(numpy_helper.from_array(beside, "A"))
+    proto.graph.node.append(helper.make_node("MatMul", ["x", "A"], ["z"]))
+    proto.graph.output.append(helper.make_tensor_value_info("z", 1, ["N", 16]))
+    # two samples of zeros and of few rows leave most of what is fitted to chance
+    fit = (*feeds(1, rows=2), {"x": np.zeros((1, 16), "f")})
+    model, report = pruned(proto, Request(0.4, "channels"), fit)
+    assert report.modified
+    (kept,) = [w for w in find_weights(model) if w.name == "A"]
+    assert np.array_equal(kept.array(), beside)
+    assert not [node for node in model.nodes() if node.op == "Add" and "z" in node.output.name]

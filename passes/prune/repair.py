@@ -146,8 +146,10 @@ def repair(
         ahead.pending.discard(part.use.node)
         with one_thread():
             try:
-                fit = _fit(replace(part, beside=beside), now, then, look, len(feeds))
+                fit = _fit(replace(part, beside=beside), now, then, look, len(feeds), solve is None)
             except UnsupportedError:  # what goes there is no tensor; later ones may be reached
+                continue
+            if fit is None:
                 continue
             if not biases and not has_bias(model, part.use):
                 fit = fit.through_zero()
@@ -157,12 +159,15 @@ def repair(
     return done
 
 
-def _fit(part: Part, now: Walk, then: Walk, look: Look, samples: int) -> Fit:
+def _fit(part: Part, now: Walk, then: Walk, look: Look, samples: int, changed: bool) -> Fit | None:
+    """What to fit to; with `changed`, None where neither the weight nor what it sees has."""
+    old, new = part.original.array(), part.weight.array()
+    same = changed and np.array_equal(part.reference.matrix(old), part.use.matrix(new))
     request = Regression(
         part.use,
         then.model,
         part.reference,
-        part.reference.matrix(part.original.array()),
+        part.reference.matrix(old),
         part.chosen,
         beside=part.beside,
     )
@@ -176,8 +181,11 @@ def _fit(part: Part, now: Walk, then: Walk, look: Look, samples: int) -> Fit:
     for _, walk, value in places:
         walk.reach([value])
     for sample in range(samples):
-        sums.add({tap: walk.value(value, sample) for tap, walk, value in places}, None)
-    return sums.result()
+        seen = {tap: walk.value(value, sample) for tap, walk, value in places}
+        pairs = zip(sums.taps, sums.reference, strict=True)
+        same = same and all(np.array_equal(seen[one], seen[other]) for one, other in pairs)
+        sums.add(seen, None)
+    return None if same else sums.result()
 
 
 def _least_squares(_: Part, old: Array, fit: Fit) -> Array:
