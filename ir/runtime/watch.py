@@ -32,6 +32,11 @@ class Tap:
     slot: int
     made: bool = False
 
+    @property
+    def value(self) -> Value | None:
+        """What is seen; None where the node leaves it out."""
+        return (self.node.outputs if self.made else self.node.inputs)[self.slot]
+
 
 Seen = dict[Tap, Array]
 

@@ -47,7 +47,13 @@ class Path:
     @property
     def casts(self) -> bool:
         """Whether the operand may be of another type than the stored tensor."""
-        return any(step.node.op == "Cast" for step in self.steps)
+        return self.cast_to is not None
+
+    @property
+    def cast_to(self) -> int | None:
+        """The type that the last Cast gives; None where there is none."""
+        casts = [step.node.attribute("to") for step in self.steps if step.node.op == "Cast"]
+        return casts[-1] if casts else None
 
     @property
     def moves(self) -> bool:
@@ -136,9 +142,8 @@ def stored_floats(model: Model, value: Value | None) -> Array | None:
     array = model.constant(path.root) if isinstance(path, Path) else None
     if array is None or isinstance(path, No):
         return None
-    casts = [step.node.attribute("to") for step in path.steps if step.node.op == "Cast"]
     operand = path.apply(array)
-    return operand.astype(np_dtype(casts[-1])) if casts else operand
+    return operand if path.cast_to is None else operand.astype(np_dtype(path.cast_to))
 
 
 def is_stored(model: Model, value: Value | None) -> bool:

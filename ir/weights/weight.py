@@ -71,6 +71,11 @@ class Weight:
         return self.value.name
 
     @property
+    def stem(self) -> str:
+        """What names of new values start with: short, since names can outweigh small weights."""
+        return self.name if len(self.name) <= 24 else self.name[-24:].lstrip("/._")
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """Shape as stored."""
         tensor = self.model.tensor(self.value)

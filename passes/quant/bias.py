@@ -106,8 +106,7 @@ def _recurrent(model: Model, use: Use, change: Array) -> bool:
 
 def _dtype(model: Model, use: Use) -> Any:
     """Of the operand that a use reads, and so of its node."""
-    casts = [step.node.attribute("to") for step in use.path.steps if step.node.op == "Cast"]
     tensor = model.tensor(use.path.root)
-    if casts or tensor is None:
-        return np_dtype(casts[-1]) if casts else np.dtype(np.float32)
-    return np_dtype(element_type(tensor))
+    if use.path.cast_to is not None:
+        return np_dtype(use.path.cast_to)
+    return np.dtype(np.float32) if tensor is None else np_dtype(element_type(tensor))

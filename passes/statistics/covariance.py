@@ -46,8 +46,7 @@ class Covariance:
 
     def key(self) -> Any:
         """One for each value and axis."""
-        value = (self.tap.node.outputs if self.tap.made else self.tap.node.inputs)[self.tap.slot]
-        return (type(self), value, self.axis)
+        return (type(self), self.tap.value, self.axis)
 
     def start(self, look: Look) -> "_Covariance":
         """At zero."""

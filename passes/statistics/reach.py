@@ -29,8 +29,7 @@ class Reach:
 
     def key(self) -> Any:
         """One for each value."""
-        value = (self.tap.node.outputs if self.tap.made else self.tap.node.inputs)[self.tap.slot]
-        return (type(self), value)
+        return (type(self), self.tap.value)
 
     def start(self, look: Look) -> "_Reach":
         """At zero."""

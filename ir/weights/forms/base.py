@@ -101,9 +101,8 @@ class Stored:
 
     @property
     def stem(self) -> str:
-        """What names of new values start with: short, since names can outweigh small weights."""
-        name = self.weight.name
-        return name if len(name) <= 24 else name[-24:].lstrip("/._")
+        """What names of new values start with."""
+        return self.weight.stem
 
     def codes(self) -> Value:
         """The codes in the stored layout, shared by all readers."""

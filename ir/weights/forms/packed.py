@@ -135,9 +135,8 @@ class StoredBytes:
 
     @property
     def stem(self) -> str:
-        """What names of new values start with: short, since names can outweigh small weights."""
-        name = self.weight.name
-        return name if len(name) <= 24 else name[-24:].lstrip("/._")
+        """What names of new values start with."""
+        return self.weight.stem
 
     def codes(self) -> Value:
         """The bytes, [rows, (planes,) blocks, words, width]."""

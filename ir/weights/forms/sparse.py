@@ -84,8 +84,7 @@ class Sparse:
         model, old = weight.model, weight.value
         if old.exits:
             raise PreconditionError("the model gives it out", "leave it dense", weight.name)
-        name = weight.name if len(weight.name) <= 24 else weight.name[-24:].lstrip("/._")
-        b = Builder(model, old.graph, name)
+        b = Builder(model, old.graph, weight.stem)
         out = self.put(b, model.tensor(old))
         model.replace_uses(old, out)
         remove_unused(model, [old])
