@@ -236,8 +236,8 @@ def throw(raised: BaseException) -> None:
 
 
 RAISED = [
-    (ValueError("mine"), False, 1),
-    (VerificationError("mine"), True, 1),  # no pass has failed: this is the listener's
+    (ValueError("mine"), False, 3),
+    (VerificationError("mine"), True, 4),  # no pass has failed: this is the listener's
     (MemoryError("mine"), True, 6),
     (OSError(28, "full"), False, 6),
 ]

@@ -8,7 +8,7 @@ from onnx_compress import inspect
 from onnx_compress.cli import main
 from onnx_compress.ir.analysis.channels import Twins
 from onnx_compress.ir.errors import OptionError
-from onnx_compress.ir.graph import Model, clone, from_proto, invariants
+from onnx_compress.ir.graph import Model, clone, files, from_proto, invariants
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.passes import Context, Phase, Report
 from onnx_compress.passes import target as targets
@@ -363,3 +363,20 @@ def test_what_is_not_behind_anything_pruned_stays_as_it_is():
     (kept,) = [w for w in find_weights(model) if w.name == "A"]
     assert np.array_equal(kept.array(), beside)
     assert not [node for node in model.nodes() if node.op == "Add" and "z" in node.output.name]
+
+
+def test_biases_that_are_added_cost_no_more_than_what_went():
+    """Every product behind the one that is cut would like one."""
+    behind = "".join(f"y{i} = MatMul(c, V{i}) " for i in range(6))
+    outputs = ", ".join(f"float[N,4] y{i}" for i in range(6))
+    text = f"(float[N,4] x) => ({outputs}) {{ a = MatMul(x, W) b = Relu(a) c = MatMul(b, U) {behind} }}"
+    shapes = {"W": (4, 8), "U": (8, 4), **{f"V{i}": (4, 4) for i in range(6)}}
+    rng = np.random.default_rng(0)
+    proto = parsed(text, **{n: rng.standard_normal(s).astype("f") for n, s in shapes.items()})
+    fit = tuple({"x": 1 + rng.standard_normal((32, 4)).astype("f")} for _ in range(8))
+    model = from_proto(proto)
+    report = prune_structure(
+        model, Context(targets.load("avx2"), fit[0], fit), Request(0.5, "channels")
+    )
+    assert sum("refitted" in entry.text for entry in report.changes) > 4
+    assert files.file_size(model) <= files.file_size(from_proto(proto))

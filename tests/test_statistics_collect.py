@@ -204,6 +204,8 @@ def test_wide_inputs_have_blocks_and_say_so():
     assert [len(block) for block in found.blocks()] == [4, 4, 2]
     assert np.allclose(found.matrix()[:4, :4], whole[:4, :4], atol=1e-6)
     assert not found.matrix()[:4, 4:].any()
+    mean = x.mean(0, dtype=np.float64)
+    assert np.allclose(found.damped()[:4, 4:], np.outer(mean, mean)[:4, 4:], atol=1e-6)
     assert np.allclose(found.diagonal(), np.diagonal(whole), atol=1e-6)
     assert "3 blocks" in found.note
 
@@ -214,8 +216,9 @@ def test_few_rows_are_trusted_by_their_share():
     x = normal(5, 10)
     found = collect(model, [Moment(use)], [{"x": x}])[Moment(use)]
     assert "5 rows of data for 10 columns" in found.note
-    whole = (x.T @ x / 5).astype(np.float64)
-    expected = 0.475 * whole + 0.525 * np.diag(np.diagonal(whole))
+    whole, mean = (x.T @ x / 5).astype(np.float64), x.mean(0, dtype=np.float64)
+    spread = whole - np.outer(mean, mean)
+    expected = 0.475 * spread + 0.525 * np.diag(np.diagonal(spread)) + np.outer(mean, mean)
     expected += 0.01 * np.diagonal(whole).mean() * np.eye(10)
     assert np.allclose(found.damped(), expected, atol=1e-6)
     assert (np.linalg.eigvalsh(found.damped()) > 0).all()

@@ -177,7 +177,7 @@ class _Layers:
         def progress(done: int, total: int) -> None:
             self.context.progress(done, total, "weights")
 
-        repair(self.model, original, items, self.context.fit, progress, self._fitted, False)
+        repair(self.model, original, items, self.context.fit, progress, self._fitted)
         missed = {v for v, w in front.items() if not self._is_pruned(w)}
         for value in missed:
             self._prune_alone(front[value], None)

@@ -30,6 +30,7 @@ from onnx_compress.passes.statistics.request import Look
 _REPAIRED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # of what holds weights back; the best is taken
 _SAME = 1e-6  # relative; changes below are rounding
+_BIAS = 128  # bytes of a node that adds one, with its names
 _ROWS = 4.0  # rows of data for each column, where there are as many
 
 
@@ -130,12 +131,13 @@ def repair(
     feeds: Sequence[Feed],
     progress: Callable[[int, int], None],
     solve: Solver | None = None,
-    biases: bool = True,
+    spare: int = 0,
 ) -> set[str]:
     """Refit all parts; gives the names of the weights that were changed.
 
-    `solve`: by default least squares, see `solved`. `biases`: whether some may be added; else what
-    has none is fitted without.
+    `solve`: by default least squares, see `solved`. `spare`: bytes that biases which are added may
+    take, those of the first parts before those of the last; without one, a part is fitted to pass
+    through zero.
     """
     done: set[str] = set()
     now, then = Walk(model, feeds), Walk(original, feeds)
@@ -151,10 +153,12 @@ def repair(
                 continue
             if fit is None:
                 continue
-            if not biases and not has_bias(model, part.use):
-                fit = fit.through_zero()
+            cost = 0 if has_bias(model, part.use) else _BIAS + 4 * fit.target.size
+            if cost > spare:
+                fit, cost = fit.through_zero(), 0
             if _refit(model, part, fit, solve or _least_squares):
                 done.add(part.weight.name)
+                spare -= cost
         progress(at + 1, len(items))
     return done
 

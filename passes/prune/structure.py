@@ -90,6 +90,7 @@ def _removed(
         for weight in find_weights(model)
         for use in weight.uses
     }
+    before = _stored(model)
     remove(channels, removed, model)
     if not refit:
         return set()
@@ -104,7 +105,11 @@ def _removed(
     def progress(done: int, total: int) -> None:
         context.progress(done, total, "weights refitted")
 
-    return repair(model, original, items, context.fit, progress)
+    return repair(model, original, items, context.fit, progress, spare=before - _stored(model))
+
+
+def _stored(model: Model) -> int:
+    return sum(weight.nbytes for weight in find_weights(model))
 
 
 def _rankings(

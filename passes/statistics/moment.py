@@ -52,10 +52,15 @@ class Moments:
 
     def matrix(self, group: int = 0) -> Array:
         """H of one group, [K, K], float64, with zeros outside of its blocks."""
-        from scipy.linalg import block_diag
+        return _together(self.blocks(group))
 
+    def covariance(self, group: int = 0) -> Array:
+        """E[(x - m) (x - m)T] of one group, [K, K], float64, with zeros outside of its blocks."""
         blocks = self.blocks(group)
-        return blocks[0] if len(blocks) == 1 else np.asarray(block_diag(*blocks))
+        ends = np.cumsum([len(block) for block in blocks])
+        means = np.split(self.mean[group], ends[:-1])
+        pairs = zip(blocks, means, strict=True)
+        return _together([block - np.outer(mean, mean) for block, mean in pairs])
 
     def diagonal(self, group: int = 0) -> Array:
         """E[x_k^2], [K]."""
@@ -69,11 +74,13 @@ class Moments:
     def damped(self, group: int = 0, share: float = 0.01) -> Array:
         """H fit to be inverted: 1 % of the mean diagonal is added to it.
 
-        Correlations are believed by `TRUST`; with fewer rows than columns, by that times
-        rows / columns: what the data do not tell is taken for uncorrelated.
+        Correlations about the mean are believed by `TRUST`; with fewer rows than columns, by that
+        times rows / columns: what the data do not tell is taken for uncorrelated. Means, which few
+        rows tell, are believed.
         """
         told = min(self.rows / max(self.columns, 1), 1.0)
-        return damped(shrunk(self.matrix(group), TRUST * told), share)
+        means = np.outer(self.mean[group], self.mean[group])
+        return damped(shrunk(self.covariance(group), TRUST * told) + means, share)
 
     @property
     def note(self) -> str:
@@ -85,6 +92,12 @@ class Moments:
         if len(self.stored) > 1:
             notes.append(f"correlations within {len(self.stored)} blocks of columns alone")
         return "; ".join(notes)
+
+
+def _together(blocks: list[Array]) -> Array:
+    from scipy.linalg import block_diag
+
+    return blocks[0] if len(blocks) == 1 else np.asarray(block_diag(*blocks))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Checks of one trial, each usable alone. They raise Failed, which says what is wrong."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -203,7 +203,7 @@ def _held(
     trial: Trial,
     one: list[Any],
     other: list[Any],
-    shaken: Callable[[int], Sequence[Any]],
+    shaken: Callable[[int], Iterable[Any]],
     how: str,
     level: Callable[[int], float] | None = None,
     apart: float = 0.0,

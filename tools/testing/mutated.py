@@ -2,7 +2,7 @@
 
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -98,20 +98,20 @@ class _Steady:
         self._changed = Yardstick(plain.changed, size, optimize=True)
         self._original = Yardstick(plain.original, size, optimize=True)
 
-    def __call__(self, feed: Feed, at: int) -> list[Any]:
+    def __call__(self, feed: Feed, at: int) -> Iterator[Any]:
         """The output of the result, changed in these ways."""
         was, now = (
             np.asarray(self._plain.session(which, True).call(feed)[at])
             for which in ("original", "changed")
         )
-        found = self._changed(feed, at)
-        for other in map(np.asarray, self._original(feed, at)):
+        for changed, found in zip(self._changed(feed, at), self._original(feed, at), strict=True):
+            yield changed
+            other = np.asarray(found)
             if other.shape != was.shape or was.shape != now.shape:
                 continue
             with np.errstate(all="ignore"):
                 moved = now + (other - was) if now.dtype.kind == "f" else other
-            found.append(np.where(other == was, now, moved))
-        return found
+            yield np.where(other == was, now, moved)
 
 
 def _otherwise(plain: Trial, trial: Trial, feed: Feed, yardstick: _Steady) -> str:
