@@ -369,7 +369,8 @@ def test_biases_that_are_added_cost_no_more_than_what_went():
     """Every product behind the one that is cut would like one."""
     behind = "".join(f"y{i} = MatMul(c, V{i}) " for i in range(6))
     outputs = ", ".join(f"float[N,4] y{i}" for i in range(6))
-    text = f"(float[N,4] x) => ({outputs}) {{ a = MatMul(x, W) b = Relu(a) c = MatMul(b, U) {behind} }}"
+    first = "a = MatMul(x, W) b = Relu(a) c = MatMul(b, U)"
+    text = f"(float[N,4] x) => ({outputs}) {{ {first} {behind} }}"
     shapes = {"W": (4, 8), "U": (8, 4), **{f"V{i}": (4, 4) for i in range(6)}}
     rng = np.random.default_rng(0)
     proto = parsed(text, **{n: rng.standard_normal(s).astype("f") for n, s in shapes.items()})

@@ -2,8 +2,8 @@
 
     x W    ->    (x * 1/s) (s W)            s: see evening.py
 
-By an inserted Mul, once for all products of one input, since what makes x is often read by a
-residual too. Source: Xiao et al., 2211.10438.
+Once for all products of one input: by what makes x, if nothing else reads it (absorb.py), by an
+inserted Mul where a residual does, too. Source: Xiao et al., 2211.10438.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,44 +16,57 @@ from onnx_compress.ir.graph import Model, Node, Value
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array
-from onnx_compress.ir.graph.patterns import before_identity
+from onnx_compress.ir.graph.patterns import No, before_identity
 from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.passes.base import Context
+from onnx_compress.passes.quant.absorb import absorbing, multiplied
 from onnx_compress.passes.quant.evening import evened
 from onnx_compress.passes.statistics import Reach, collect
 
 
-@dataclass
-class Smoothed:
-    """What was inserted: `scales` by the value that it is an input of products for.
+@dataclass(eq=False)
+class _Input:
+    """One that was smoothed: `scale`, into which weights.
 
-    `read`: the products, and what they read before: the value itself, or behind Identity.
+    `places`: inputs of nodes that were changed, and what they were before; `made`: a node's output.
     """
 
+    scale: Array
+    weights: list[Weight]
+    places: Sequence[tuple[Node, int, Value | None]]
+    made: Value | None = None
+
+
+@dataclass
+class Smoothed:
+    """What was done."""
+
     model: Model
-    scales: dict[Value, Array] = field(default_factory=dict)
-    made: dict[Value, Value] = field(default_factory=dict)
-    weights: dict[Value, list[Weight]] = field(default_factory=dict)
-    read: dict[Value, list[tuple[Node, Value | None]]] = field(default_factory=dict)
+    inputs: list[_Input] = field(default_factory=list)
 
     def undo(self, wanted: Mapping[Weight, bool]) -> None:
         """Take out what no product with an input in bytes reads. `wanted`: of which there are."""
-        for value, weights in self.weights.items():
-            if any(wanted.get(weight, False) for weight in weights):
-                remove_unused(self.model, [old for _, old in self.read[value]])
+        kept = [each for each in self.inputs if any(wanted.get(w, False) for w in each.weights)]
+        for each in self.inputs:
+            if each in kept:
+                remove_unused(self.model, [old for *_, old in each.places])
                 continue
-            for weight in weights:
-                _scale(weight, 1 / self.scales[value])
-            for node, old in self.read[value]:
-                self.model.set_input(node, 0, old)
-            remove_unused(self.model, [self.made[value]])
-            del self.made[value]
+            for weight in each.weights:
+                _scale(weight, 1 / each.scale)
+            new = [node.input(slot) for node, slot, _ in each.places]
+            for node, slot, old in each.places:
+                self.model.set_input(node, slot, old)
+            remove_unused(self.model, [*new, each.made])
+        self.inputs = kept
 
     def notes(self) -> tuple[str, ...]:
         """For the report."""
-        count = len(self.made)
-        return (f"{count} inputs of products smoothed into their weights",) if count else ()
+        if not self.inputs:
+            return ()
+        free = sum(each.made is None for each in self.inputs)
+        how = f", {free} of them by what makes them" if free else ""
+        return (f"{len(self.inputs)} inputs of products smoothed into their weights{how}",)
 
 
 def smooth(model: Model, weights: Sequence[Weight], context: Context) -> Smoothed:
@@ -74,14 +87,24 @@ def smooth(model: Model, weights: Sequence[Weight], context: Context) -> Smoothe
             continue
         for weight in own:
             _scale(weight, scale)
-        b = Builder(model, model.graph, value.name[-24:].lstrip("/._"), uses[0].node)
-        inverse = b.constant((1 / scale).astype(np.float32), "smooth")
-        out = b("Mul", value, inverse)
-        for use in uses:
-            found.read.setdefault(value, []).append((use.node, use.node.input(0)))
-            model.set_input(use.node, 0, out)
-        found.scales[value], found.made[value], found.weights[value] = scale, out, list(own)
+        found.inputs.append(_divided(model, value, [use.node for use in uses], own, scale))
     return found
+
+
+def _divided(
+    model: Model, value: Value, readers: list[Node], weights: list[Weight], scale: Array
+) -> _Input:
+    """The input of these products divided: by what makes it, else by a node."""
+    places = absorbing(model, value, readers, len(scale))
+    if not isinstance(places, No):
+        multiplied(model, places, 1 / scale)
+        return _Input(scale, weights, places)
+    b = Builder(model, model.graph, value.name[-24:].lstrip("/._"), readers[0])
+    made = b("Mul", value, b.constant((1 / scale).astype(np.float32), "smooth"))
+    changed = [(node, 0, node.input(0)) for node in readers]
+    for node in readers:
+        model.set_input(node, 0, made)
+    return _Input(scale, weights, changed, made)
 
 
 def _groups(model: Model, weights: Sequence[Weight]) -> dict[Value, tuple[list[Weight], list[Use]]]:
