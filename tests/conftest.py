@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -29,3 +30,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def digits() -> Path:
     """The trained classifier that the repository ships; its data are beside it."""
     return ROOT / "examples" / "digits" / "digits.onnx"
+
+
+@pytest.fixture(scope="session")
+def few_digits(digits, tmp_path_factory) -> Path:
+    """A twentieth of its data, which is enough where accuracy is not what a test is about."""
+    path: Path = tmp_path_factory.mktemp("digits") / "few.npz"
+    with np.load(digits.with_suffix(".npz")) as data:
+        np.savez(path, **{name: data[name][:50] for name in data.files})
+    return path

@@ -18,10 +18,9 @@ from graphs import array, parsed
 
 
 @pytest.fixture(scope="module")
-def small(digits, tmp_path_factory):
+def small(digits, few_digits, tmp_path_factory):
     out = tmp_path_factory.mktemp("verify") / "small.onnx"
-    data = digits.with_suffix(".npz")
-    compress(digits, "quant(bits=8)", data, out=out, measure=False)
+    compress(digits, "quant(bits=8)", few_digits, out=out, measure=False)
     return out
 
 
@@ -47,9 +46,11 @@ def tampered(small, tmp_path, bare: bool = False):
     return path, tensor.name
 
 
-def test_a_sound_model_ends_with_zero_and_a_report(digits, small, schema, tmp_path, capsys):
+def test_a_sound_model_ends_with_zero_and_a_report(
+    digits, few_digits, small, schema, tmp_path, capsys
+):
     report = tmp_path / "v.json"
-    data = str(digits.with_suffix(".npz"))
+    data = str(few_digits)
     code = main(["verify", str(digits), str(small), "--data", data, "--report", str(report)])
     assert code == 0
     found = json.loads(report.read_text("utf-8"))

@@ -22,6 +22,7 @@ from onnx_compress.ir.weights.forms import Dense, Sparse, thin_out
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.ir.weights.sparse import densify
 from onnx_compress.kernels.magnitude import magnitude_mask
+from onnx_compress.passes.amount import amount
 from onnx_compress.passes.base import Context, Entry, Report
 from onnx_compress.passes.prune.repair import Part, parts, repair, solved
 from onnx_compress.passes.prune.scores import WITH_DATA, mask_of, scored
@@ -253,5 +254,5 @@ def _notes(changes: list[Entry], dense: int, small: int) -> tuple[str, ...]:
     time = "unstructured zeros do not speed up ONNX Runtime, which has no kernels for them"
     if not dense:
         return ("zeros are stored densely: they save neither bytes nor time in ONNX Runtime",)
-    size = f"{dense / 1e6:.1f} MB of weights are stored without their zeros in {small / 1e6:.1f} MB"
+    size = f"{amount(dense)} of weights are stored without their zeros in {amount(small)}"
     return (time, f"{size}, and put together when the model is loaded")

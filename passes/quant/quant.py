@@ -32,6 +32,7 @@ from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Inventory, Weight
 from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out, thin_out
 from onnx_compress.ir.weights.sparse import densify
+from onnx_compress.passes.amount import amount
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, matches, option
 from onnx_compress.passes.quant.bias import correct
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
@@ -251,8 +252,8 @@ def _memory(unloaded: int) -> tuple[str, ...]:
     """What is small in the file alone."""
     if not unloaded:
         return ()
-    size = f"{unloaded / 1e6:.1f} MB"
-    return (f"decoded when the model is loaded: {size} of weights are small in the file alone",)
+    what = f"{amount(unloaded)} of weights are small in the file alone"
+    return (f"decoded when the model is loaded: {what}",)
 
 
 def _doubtful(doubts: Sequence[Entry]) -> tuple[str, ...]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from onnx_compress.cli import progress
 from onnx_compress.cli.parsing import Parser
 from onnx_compress.cli.screen import say, terminal
-from onnx_compress.cli.sizes import amount
 from onnx_compress.comparison import Comparison, compare
 from onnx_compress.ir.runtime import silence
+from onnx_compress.passes.amount import amount
 
 
 def parser() -> Parser:

@@ -12,9 +12,9 @@ from rich.text import Text
 from onnx_compress.cli.parsing import Parser
 from onnx_compress.cli.plain import plain
 from onnx_compress.cli.screen import say, terminal
-from onnx_compress.cli.sizes import amount
 from onnx_compress.inspection import DEFAULT_PASSES, Inspection, Row, inspect
 from onnx_compress.ir.runtime import silence
+from onnx_compress.passes.amount import amount
 
 _OPERATORS = 8  # shown
 _COLUMNS = ("weight", "read by", "shape", "type", "kept", "size", "share", "MACs")

@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx_compress.cli.plain import plain
-from onnx_compress.cli.sizes import amount
 from onnx_compress.passes import Entry, Stage
+from onnx_compress.passes.amount import amount
 from onnx_compress.result import Score, Summary
 
 _WIDTH = 1000  # columns, where there is no terminal to ask: nothing is wrapped in a pipe

@@ -1,4 +1,4 @@
-"""Bytes, as people read and write them."""
+"""Bytes, as people write them."""
 
 
 def size(text: str) -> int:
@@ -9,12 +9,3 @@ def size(text: str) -> int:
     if not found < 2**63:
         raise ValueError("no machine has that much")
     return int(found)
-
-
-def amount(count: float) -> str:
-    """90.3 MB."""
-    for unit in ("B", "kB", "MB"):
-        if abs(count) < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"

@@ -13,9 +13,10 @@ from onnx_compress.cli import progress
 from onnx_compress.cli.parsing import Parser
 from onnx_compress.cli.plain import plain
 from onnx_compress.cli.screen import say, terminal
-from onnx_compress.cli.sizes import amount, size
+from onnx_compress.cli.sizes import size
 from onnx_compress.ir.graph import staged
 from onnx_compress.ir.runtime import silence
+from onnx_compress.passes.amount import amount
 from onnx_compress.passes.verify.executed import EXACT, SATURATED, UNKNOWN, WITHIN, WRONG
 from onnx_compress.passes.verify.finding import Severity
 from onnx_compress.passes.verify.levels import Levels
