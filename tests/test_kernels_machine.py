@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -132,6 +133,17 @@ def test_pieces_cover_everything_once_and_errors_come_out():
             threads.spread(broken, 100, 1, workers)
     with pytest.raises(ValueError, match="1 or more"):
         threads.spread(broken, 1, 1, 0)
+
+
+def test_no_thread_is_woken_for_little(monkeypatch):
+    def owners(work):
+        found = []
+        threads.spread(lambda *_: (work(), found.append(threading.get_ident())), 64, 1, 2)
+        return set(found)
+
+    assert len(owners(lambda: time.sleep(0.002))) == 2
+    monkeypatch.setattr(threads, "_WORTH", 1.0)
+    assert owners(lambda: None) == {threading.get_ident()}
 
 
 @every_path

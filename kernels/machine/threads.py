@@ -8,10 +8,13 @@ the process when two Python threads use them at a time, or a child after a fork.
 import itertools
 import os
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 Job = Callable[[int, int], None]
+
+_WORTH = 5e-4  # seconds of work for one thread; to wake another one takes a tenth of it
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()
@@ -20,8 +23,9 @@ _lock = threading.Lock()
 def spread(job: Job, count: int, grain: int, threads: int = 1) -> None:
     """Call job(start, stop) over [0, count), starts at multiples of `grain`.
 
-    With `threads` > 1 on that many threads, the caller's among them; pieces are taken as threads
-    become free. An error in any of them is raised here, after all have ended.
+    With `threads` > 1 on that many threads, the caller's among them, unless its first piece tells
+    that there is too little to do; pieces are taken as threads become free. An error in any of them
+    is raised here, after all have ended.
     """
     if threads < 1:
         raise ValueError(f"threads must be 1 or more, not {threads}")
@@ -31,7 +35,13 @@ def spread(job: Job, count: int, grain: int, threads: int = 1) -> None:
         return
     pieces = -(-count // grain)
     size = grain * max(1, pieces // (threads * 4))
-    starts = itertools.count(0, size)  # next() on it is atomic
+    first = grain * max(1, size // grain // 4)
+    began = time.perf_counter()
+    job(0, first)
+    if (time.perf_counter() - began) * (count - first) < _WORTH * first:
+        job(first, count)
+        return
+    starts = itertools.count(first, size)  # next() on it is atomic
 
     def work() -> None:
         while (start := next(starts)) < count:
