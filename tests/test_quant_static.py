@@ -109,6 +109,13 @@ def test_a_whole_chain_is_fused_into_operators_of_integers(tmp_path):
     assert error(proto, small, feeds(1, 8, 12, 12, count=4)) < 0.05
 
 
+def test_weights_are_not_fitted_to_the_noise_of_bytes():
+    """That would make them smaller, layer by layer: all are fitted to what the original sees."""
+    proto, fit = residual(), feeds(1, 8, 12, 12)
+    fitted, _ = quant(proto, fit)
+    assert fitted == quant(proto, fit, sequential=False)[0]
+
+
 def test_what_the_runtime_fuses_is_what_the_nodes_say():
     proto, fit = residual(), feeds(1, 8, 12, 12)
     small, _ = quant(proto, fit, activations="int8")

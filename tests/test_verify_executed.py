@@ -15,6 +15,7 @@ from onnx_compress.ir.runtime import Session
 from onnx_compress.ir.runtime.optimized import optimized
 from onnx_compress.ir.runtime.watch import Watch
 from onnx_compress.ir.weights import find_weights
+from onnx_compress.ir.weights.forms import thin_out
 from onnx_compress.passes.verify import executed as module
 from onnx_compress.passes.verify.executed import executed
 from onnx_compress.passes.verify.finding import Severity
@@ -119,6 +120,41 @@ def test_fused_nodes_are_recomputed_as_they_run(reader):
     assert len(found.nodes) == 2
     assert found.count("exact") + found.count("within") == 2
     assert not found.findings
+
+
+def test_codes_that_are_put_together_at_load_are_compared_as_codes():
+    """Of what was pruned before: zeros are not stored, and products read bytes."""
+    rng = np.random.default_rng(0)
+    numbers = rng.standard_normal((96, 96)) * (rng.random((96, 96)) > 0.9)
+    model = view("(float[N,96] x) => (float[N,96] y) { y = MatMul(x, w) }", w=numbers.astype("f"))
+    (weight,) = find_weights(model)
+    coded(weight, "dynamic").emit(weight)
+    thin_out(model, [weight.value for weight in find_weights(model)])
+    assert "ScatterElements" in {node.op for node in model.graph.nodes}
+    found = checked(model, {"x": floats(6, 96)})
+    assert found.decoded == 1
+    assert not found.findings
+
+
+def test_codes_and_zeros_may_be_summed_apart():
+    """What cancels then is rounded in proportion to both: codes near their zero."""
+    codes = np.full((16, 64), 129, np.uint8)
+    codes[:, ::7] = 128
+    x = floats(4, 64) + 3
+    scale = np.full((16, 2), 0.01, np.float32)
+    model = view(
+        "(float[N,64] x) => (float[N,16] y) "
+        "{ y = com.microsoft.MatMulNBits <K=64, N=16, bits=8, block_size=32> (x, q, s) }",
+        q=codes.reshape(16, 2, 32),
+        s=scale.reshape(-1),
+    )
+    (node,) = model.graph.nodes
+    (way, *_) = RECOMPUTED[node.op](node, [x, codes.reshape(16, 2, 32), scale.reshape(-1)])
+    (right,) = way.outputs
+    apart = (x @ codes.T.astype("f") - 128 * x.sum(1, keepdims=True)) * np.float32(0.01)
+    assert not np.array_equal(right, apart)
+    assert fit(way, [apart]).holds
+    assert not fit(way, [right * np.float32(1.01)]).holds
 
 
 def test_weights_in_a_file_of_their_own_are_found_again(tmp_path, monkeypatch):

@@ -88,7 +88,9 @@ class Quant(Pass):
         None, "bits by name of a weight or a node, which may hold *, ? and []"
     )
     sequential: bool = option(
-        True, "with real inputs: fit each layer to what the layers before it became"
+        True,
+        "with real inputs, where all activations are float: fit each layer to what the layers "
+        "before it became",
     )
 
     def __post_init__(self) -> None:

@@ -4,7 +4,8 @@
     changed    x' ----------> V  V x' + b ~ y       weights with as many weighted nodes before them
 
 V replaces W in a copy before the next stage is run. Weights that no stage reaches, in bodies of
-If and Loop, and recurrent ones that multiply what their own node makes, are fitted to the original.
+If and Loop, and recurrent ones that multiply what their own node makes, are fitted to the original;
+so are all where activations are bytes: their noise in x' would make V smaller than W.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,7 @@ from onnx_compress.passes.quant.bias import correct
 from onnx_compress.passes.quant.data import Seen, at_once, multiplying
 from onnx_compress.passes.quant.plan import Plan, main_use
 from onnx_compress.passes.quant.solve import Solved, solve
+from onnx_compress.passes.quant.static.plans import STATIC
 from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.statistics import CrossMoment, Look, Mean, Moment
 
@@ -42,7 +44,8 @@ def solve_all(
     fitted = multiplying([weight for weight, plan in plans.items() if plan.bits < 16])
     staged = {w: use for w, use in fitted.items() if _reached(model, use)}
     held: dict[Weight, Solved | No] = {}
-    if not (sequential and staged and context.fit):
+    noisy = any({STATIC, "dynamic"} & {*plan.readers.values()} for plan in plans.values())
+    if noisy or not (sequential and staged and context.fit):
         staged = {}
     seen = at_once(model, {w: use for w, use in fitted.items() if w not in staged}, context)
     if staged:

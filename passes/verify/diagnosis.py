@@ -4,6 +4,8 @@ A wrong axis, layout, zero point or scale leaves a mark: all numbers off by as m
 off by a factor each, the same numbers in another order.
 """
 
+import warnings
+
 import numpy as np
 
 from onnx_compress.ir.graph.elements import Array
@@ -52,11 +54,13 @@ def _scaled(one: Array, other: Array, _: Array | None) -> str:
     """Channels along one axis off by a factor each."""
     with np.errstate(all="ignore"):
         ratio = np.where(one != 0, other / one, np.nan)
-    if not np.array_equal(one == 0, other == 0):
+    if not np.array_equal(one == 0, other == 0) or not (one != 0).any():
         return ""
     for axis in range(one.ndim):
         others = tuple(at for at in range(one.ndim) if at != axis)
-        low, high = np.nanmin(ratio, others), np.nanmax(ratio, others)
+        with warnings.catch_warnings():  # channels of zeros have no ratio
+            warnings.simplefilter("ignore", RuntimeWarning)
+            low, high = np.nanmin(ratio, others), np.nanmax(ratio, others)
         if not np.all((high - low <= _SAME * np.abs(high)) | np.isnan(high)):
             continue
         wrong = np.flatnonzero(np.abs(high - 1) > _SAME)

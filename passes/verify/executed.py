@@ -18,6 +18,7 @@ import numpy as np
 
 from onnx_compress.ir.errors import CancelledError, CompressError
 from onnx_compress.ir.graph import Model, Node, Value
+from onnx_compress.ir.graph.folded import Folded
 from onnx_compress.ir.runtime import Feed
 from onnx_compress.ir.runtime.decoded import decoded
 from onnx_compress.ir.runtime.optimized import Optimized
@@ -211,7 +212,8 @@ def _decodes(model: Model) -> tuple[list[Finding], int]:
     compared = 0
     for value, array in decoded(model, list(found)):
         weight = found[value]
-        expected = weight.numbers()
+        # what multiplies codes reads codes, whatever they are put together from
+        expected = Folded(model).array(value) if weight.codes is value else weight.numbers()
         if expected is None:
             continue
         compared += 1

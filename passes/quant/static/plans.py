@@ -16,7 +16,7 @@ from onnx_compress.passes.quant.static.place import placement
 from onnx_compress.passes.quant.static.shift import Original, correct_if_nearer
 from onnx_compress.passes.quant.static.units import Unit
 
-READER = "static"
+STATIC = "static"  # the reader of their weights
 _NODES, _WEIGHTED = 4, 6  # nodes and small tensors around a unit, and around a weight
 _NODE_BYTES = 100  # that each takes in a file, with its name
 
@@ -40,7 +40,7 @@ class Integers:
         if self.original is not None:
             guard(self.model)
             read = {weight: plan.readers.values() for weight, plan in self.plans.items()}
-            uses = [weight.uses[0] for weight, how in read.items() if READER in how]
+            uses = [weight.uses[0] for weight, how in read.items() if STATIC in how]
             correct_if_nearer(self.model, self.original, uses, self.context)
 
 
@@ -52,7 +52,7 @@ def placed(
     `choose`: let convolutions stay float, and their weights 16 bits, that make much of the error.
     """
     made = Integers(model, context)
-    version = READERS[READER].minimum_opset
+    version = READERS[STATIC].minimum_opset
     found = placement(model, weights, context) if newest >= version else None
     if found is None:
         return made
@@ -75,7 +75,7 @@ def placed(
         opset.raise_to(model, version, Shapes(model, context.sample).types)
     made.original = Original.of(model)
     for weight in found.write(taken):
-        made.plans[weight] = Plan(8, {weight.uses[0]: READER})
+        made.plans[weight] = Plan(8, {weight.uses[0]: STATIC})
     return made
 
 

@@ -53,11 +53,12 @@ def matmul_nbits_node(node: Node, inputs: Inputs) -> Iterator[Way]:
 def _summed(
     node: Node, x: Array, packed: Array, scale: Array, zero: Array | None
 ) -> Callable[[], Array]:
-    """|x| @ |w|, when it is asked for."""
+    """|x| @ (|q| + |z|) |s|, when it is asked for: codes and zeros may be summed apart."""
 
     def summed() -> Array:
         codes, scales, zeros = unpacked(node.attribute, packed, scale, zero)
-        wide = np.abs((codes - zeros[..., None]) * scales[..., None]).reshape(len(codes), -1)
+        wide = (np.abs(codes) + np.abs(zeros[..., None])) * np.abs(scales[..., None])
+        wide = wide.reshape(len(codes), -1)
         return np.asarray(np.abs(x).astype(np.float64) @ wide[:, : x.shape[-1]].T)
 
     return summed
