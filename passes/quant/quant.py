@@ -125,7 +125,7 @@ class Quant(Pass):
         found: list[Pass] = []
         if self.activations != "float":
             steps = (self.least_db, *(step for step in _STRICTER if step > self.least_db))
-            found += [replace(self, bits=8, activations="int8", least_db=step) for step in steps]
+            found += [replace(self, bits=8, least_db=step) for step in steps]
         if self.activations != "int8":
             found.append(replace(self, bits=8, activations="float", least_db=18.0))
         return (*found, replace(self, bits=16, activations=None, least_db=18.0))

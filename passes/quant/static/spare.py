@@ -3,7 +3,8 @@
     error^2 of a model with some units in bytes  ~  sum of error^2 of each alone
 
 Measured at the outputs, on samples that ranges were not taken from, by halves: a half that makes
-little of the error is not looked into. The first layers of small networks are often such.
+little of the error is not looked into. Again with what is left, until that is little. The first
+layers of small networks are often such.
 """
 
 from collections.abc import Sequence
@@ -86,27 +87,43 @@ def spared(
         for unit, gain in zip(units, gains, strict=True)
         if unit.kind in ("weighted", "own")
     ]
-    total = sensitivity.square([unit for unit, _ in able])
-    if not _SMALL < total < np.inf:
-        return []
-    alone: list[tuple[Unit, float, float]] = []
-    todo = [(able, total)]
+    time = max(sum(max(gain, 0.0) for _, gain in able), 1e-30)
+    total = whole = sensitivity.square([unit for unit, _ in able])
+    found: list[tuple[Unit, float]] = []
+    parts: list[_Part] = [(able, total)]
+    while _SMALL < total < np.inf:
+        parts = _looked_into(sensitivity, parts, (_LOOK if total > _ENOUGH else _SHARE) * total)
+        left, kept = total, []
+        for part, square in sorted(parts, key=lambda each: -each[1]):
+            unit, gain = part[0]
+            share = square / (left if left > _ENOUGH else total)
+            if len(part) == 1 and share >= max(_SHARE, _WORTH * max(gain, 0.0) / time):
+                found.append((unit, square / whole))
+                left -= square
+            else:
+                kept.append((part, square))
+        if len(kept) == len(parts):
+            break
+        parts = kept
+        total = sensitivity.square([unit for part, _ in parts for unit, _ in part])
+        if total <= _ENOUGH:
+            break
+    return found
+
+
+_Part = tuple[list[tuple[Unit, float]], float]  # units and what each saves; error^2 of all
+
+
+def _looked_into(sensitivity: Sensitivity, parts: list[_Part], least: float) -> list[_Part]:
+    """The same units, halved until a part makes less error^2 than `least`, or is one unit."""
+    done: list[_Part] = []
+    todo = list(parts)
     while todo:
         part, square = todo.pop()
-        if square < (_LOOK if total > _ENOUGH else _SHARE) * total:
-            continue
-        if len(part) == 1:
-            alone.append((*part[0], square))
+        if square < least or len(part) == 1:
+            done.append((part, square))
             continue
         half = len(part) // 2
         for side in (part[:half], part[half:]):
             todo.append((side, sensitivity.square([unit for unit, _ in side])))
-    time = max(sum(max(gain, 0.0) for _, gain in able), 1e-30)
-    found: list[tuple[Unit, float]] = []
-    left = total
-    for unit, gain, square in sorted(alone, key=lambda each: -each[2]):
-        share = square / (left if left > _ENOUGH else total)
-        if share >= _SHARE and share > _WORTH * max(gain, 0.0) / time:
-            found.append((unit, square / total))
-            left -= square
-    return found
+    return done
