@@ -124,6 +124,14 @@ def test_padding_goes_into_the_convolution():
     assert report.modified
 
 
+@pytest.mark.parametrize("window", [(17, 3), (3, 1)])
+def test_padding_of_long_windows_and_columns_stays(window):
+    text = "g (float[1,2,32,32] x) => (float[?,?,?,?] y) { p = Pad(x, pads) y = Conv(p, W) }"
+    pads = np.array([0, 0, 1, 0, 0, 0, 1, 0], np.int64)
+    assert "Pad" in ops(fold(build(text, pads=pads, W=draw(3, 2, *window)))[0])
+    assert "Pad" not in ops(fold(build(text, pads=pads, W=draw(3, 2, 3, 3)))[0])
+
+
 @pytest.mark.parametrize(
     "proto",
     [
