@@ -30,7 +30,8 @@ class Target:
     `speed`: reader -> rows [columns, rows, ratio at M = 1, 16, 128], time of float32 over time of
     the reader. `convolutions`: reader -> rows [columns, rows, ratio], of the weight of one group.
     `conversion`: products of float32 in the time in which one number is turned to a byte or back.
-    `motion`: the same for one number that an operator gives, written and read again.
+    `motion`: the same for one number that an operator gives, written and read again. `start`: the
+    same for what an operator of integers takes longer to start.
     `maximum_opset`: newest operator set that a pass may raise a model to; 0: any.
     """
 
@@ -45,6 +46,7 @@ class Target:
     convolutions: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     conversion: float = 8.0
     motion: float = 16.0
+    start: float = 4e5
 
     def convolution_speed(self, reader: str, columns: int, rows: int) -> float | None:
         """How much faster a convolution is in this form; None where the target has none.
@@ -169,6 +171,7 @@ def _parse(name: str, data: dict[str, Any]) -> Target:
         convolutions=convolutions,
         conversion=float(data.get("conversion", 8.0)),
         motion=float(data.get("motion", 16.0)),
+        start=float(data.get("start", 4e5)),
     )
 
 

@@ -43,6 +43,7 @@ EAGER = replace(  # bytes everywhere
     speed={"dynamic": [[1, 1, 2.0, 2.0, 2.0]]},
     convolutions={"static": [[1, 1, 4.0]]},
     conversion=0.01,
+    start=0,
 )
 WHOLE = (Fold(), Quant(bits=8), Prune(channels=0.4))  # each pass of ours, as it is used most
 each = pytest.mark.parametrize("pass_", PASSES, ids=str)

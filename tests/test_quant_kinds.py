@@ -212,9 +212,9 @@ def test_a_tied_embedding_is_stored_once():
 def test_without_bits_the_strongest_setting_comes_first():
     context = Context(FAST, ROWS)
     assert [str(setting) for setting in Quant().settings(context)] == [
-        "quant(bits=8, activations='int8')",
-        "quant(bits=8, activations='int8', least_db=22.0)",
-        "quant(bits=8, activations='int8', least_db=26.0)",
+        "quant(bits=8)",
+        "quant(bits=8, least_db=22.0)",
+        "quant(bits=8, least_db=26.0)",
         "quant(bits=8, activations='float')",
         "quant(bits=16)",
     ]

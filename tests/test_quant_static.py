@@ -24,7 +24,7 @@ from onnx_compress.passes.solvers.cut import minimum_cut
 from models_by_text import all_ops, build, reasons, run
 
 ALWAYS = dataclasses.replace(
-    targets.load("avx2"), convolutions={"static": [[1, 1, 4.0]]}, conversion=0.01
+    targets.load("avx2"), convolutions={"static": [[1, 1, 4.0]]}, conversion=0.01, start=0
 )
 
 
@@ -345,3 +345,8 @@ def test_means_are_corrected_only_where_outputs_come_nearer(monkeypatch):
     good = error(proto, quant(proto, fit, activations="int8")[0], fit)
     monkeypatch.setattr(shift, "correct_means", spoil)
     assert error(proto, quant(proto, fit, activations="int8")[0], fit) < 2 * good
+
+
+def test_what_takes_longer_to_start_than_it_saves_stays_float():
+    _, report = quant(residual(), feeds(1, 8, 12, 12), dataclasses.replace(ALWAYS, start=1e9))
+    assert "static" not in report.summary

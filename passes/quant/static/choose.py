@@ -91,7 +91,8 @@ def _cheapest(
 def gain(unit: Unit, shapes: Shapes, target: Target) -> float:
     """Products of float32 that bytes save; infinite where the target has none."""
     if unit.weight is None:
-        return unit.gain * sum(_size(value, shapes) for value in unit.outputs)
+        start = target.start if unit.kind == "own" else 0.0
+        return unit.gain * sum(_size(value, shapes) for value in unit.outputs) - start
     (use,) = unit.weight.uses
     layout = use.layout
     ratio = target.convolution_speed("static", layout.columns, layout.rows)
@@ -99,7 +100,7 @@ def gain(unit: Unit, shapes: Shapes, target: Target) -> float:
         return inf
     cost = macs(use.node, shapes) or 0
     slow = _SLOW_DEPTHWISE if layout.rows == 1 and layout.groups > 1 else 1.0
-    return cost * slow * (1 - 1 / ratio)
+    return cost * slow * (1 - 1 / ratio) - target.start
 
 
 def _size(value: Value, shapes: Shapes) -> int:
