@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 Job = Callable[[int, int], None]
 
-_WORTH = 5e-4  # seconds of work for one thread; to wake another one takes a tenth of it
+_WORTH = 5e-4  # seconds of work left for one thread, below which none is woken
 
 _pools: dict[int, ThreadPoolExecutor] = {}
 _lock = threading.Lock()

@@ -209,11 +209,11 @@ def _decodes(model: Model) -> tuple[list[Finding], int]:
         if value is not None and model.tensor(value) is None and not weight.picks:
             found.setdefault(value, weight)
     findings: list[Finding] = []
-    compared = 0
+    compared, folded = 0, Folded(model)
     for value, array in decoded(model, list(found)):
         weight = found[value]
         # what multiplies codes reads codes, whatever they are put together from
-        expected = Folded(model).array(value) if weight.codes is value else weight.numbers()
+        expected = folded.array(value) if weight.codes is value else weight.numbers()
         if expected is None:
             continue
         compared += 1

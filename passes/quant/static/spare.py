@@ -26,6 +26,8 @@ _ENOUGH = 0.01  # error^2; while more is left, the share is of what is left
 _LOOK = 0.02  # of the error^2, below which a half is not looked into
 _WORTH = 3.0  # times its share of the time that its share of the error must be
 
+_Part = tuple[list[tuple[Unit, float]], float]  # units and what each saves; error^2 of all
+
 
 class Sensitivity:
     """Of the outputs of a model to bytes in places."""
@@ -109,9 +111,6 @@ def spared(
         if total <= _ENOUGH:
             break
     return found
-
-
-_Part = tuple[list[tuple[Unit, float]], float]  # units and what each saves; error^2 of all
 
 
 def _looked_into(sensitivity: Sensitivity, parts: list[_Part], least: float) -> list[_Part]:
