@@ -195,6 +195,7 @@ def _assemble(
     model: Model, nodes: Sequence[Node], given: Mapping[Value, int], gives: Iterable[Value]
 ) -> Model:
     proto: ModelProto = without(model.shell, {"training_info", "metadata_props"})
+    proto.ir_version = max(proto.ir_version, 4)  # below, initializers have to be inputs, too
     proto.graph.name = "part"
     known: dict[Value, None] = {}
     for node in nodes:
