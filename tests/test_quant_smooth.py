@@ -91,6 +91,20 @@ def test_nothing_is_left_where_the_product_stays_float():
     assert error(proto, small, fit) < 0.02
 
 
+def test_weights_that_are_multiplied_with_each_other_are_not_smoothed():
+    """One of them turned and picked from elsewhere: a Mul behind it would be one of its numbers."""
+    text = (
+        "g (int64[16] i, float[16,64] x) => (float[?,?] y, float[?,?] z, float[?,?] k) "
+        "{ k = Gather (V, i) t = Transpose<perm=[1,0]> (V) y = Gemm (t, W) z = MatMul (x, t) }"
+    )
+    big = np.where(np.isin(np.arange(64), (5, 40)), 60, 1).astype("f")
+    proto = build(text, V=draw(64, 64, seed=8) * big[:, None], W=draw(64, 64, seed=9))
+    fit = [{"i": np.arange(16), "x": draw(16, 64, seed=at)} for at in range(4)]
+    small, report = quant(proto, fit, least_db=0)
+    assert error(proto, small, fit) < 0.1
+    assert not any("smoothed" in note for note in report.notes)
+
+
 def test_products_of_one_input_share_the_scales():
     proto = build(
         "g (float[16,64] x) => (float[?,?] y) { a = MatMul(x, W) b = MatMul(x, V) y = Add(a, b) }",

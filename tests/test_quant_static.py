@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime as ort
@@ -19,6 +20,7 @@ from onnx_compress.passes import target as targets
 from onnx_compress.passes.quant import Quant
 from onnx_compress.passes.quant.static import shift
 from onnx_compress.passes.quant.static.channels import lost
+from onnx_compress.passes.quant.static.spare import spared
 from onnx_compress.passes.solvers.cut import minimum_cut
 
 from models_by_text import all_ops, build, reasons, run
@@ -350,3 +352,19 @@ def test_means_are_corrected_only_where_outputs_come_nearer(monkeypatch):
 def test_what_takes_longer_to_start_than_it_saves_stays_float():
     _, report = quant(residual(), feeds(1, 8, 12, 12), dataclasses.replace(ALWAYS, start=1e9))
     assert "static" not in report.summary
+
+
+def test_what_is_left_is_looked_into_again():
+    """One unit hides another, which makes most of what is left without it."""
+    loss = dict.fromkeys(range(16), 1e-4) | {3: 0.5, 9: 0.004}
+    every = [SimpleNamespace(kind="weighted", number=at) for at in loss]
+    sensitivity = SimpleNamespace(square=lambda some: sum(loss[each.number] for each in some))
+    first = spared(sensitivity, every, [1.0] * 16)
+    assert [unit.number for unit, _ in first] == [3]  # 0.0054 is little enough
+    loss[9] = 0.04
+    assert [unit.number for unit, _ in spared(sensitivity, every, [1.0] * 16)] == [3, 9]
+    loss[9] = 0.009
+    loss[12] = 0.009
+    found = [unit.number for unit, _ in spared(sensitivity, every, [0.1] * 16)]
+    assert found[0] == 3
+    assert sorted(found[1:]) == [9, 12]  # each below 2 % of all: only the second look finds them

@@ -19,6 +19,7 @@ from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No, before_identity
 from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights import Use, Weight
+from onnx_compress.ir.weights.path import is_stored
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.absorb import absorbing, multiplied
 from onnx_compress.passes.quant.evening import evened
@@ -126,7 +127,7 @@ def _groups(model: Model, weights: Sequence[Weight]) -> dict[Value, tuple[list[W
 def _reads(model: Model, node: Node) -> bool:
     """Whether it is in the main graph, and its first input a computed one, not turned."""
     turned = node.attribute("transA", 0)
-    return node.graph is model.graph and not turned and model.tensor(node.input(0)) is None
+    return node.graph is model.graph and not turned and not is_stored(model, node.input(0))
 
 
 def _scale(weight: Weight, scale: Array) -> None:
