@@ -284,15 +284,15 @@ def test_what_onnx_ir_cannot_hold_is_refused():
         from_onnx_ir(empty)
 
 
-def test_compress_takes_and_gives_models_of_onnx_ir(digits, few_digits, tmp_path):
+def test_compress_takes_and_gives_models_of_onnx_ir(digits, tmp_path):
     model = onnx_ir.load(digits)
     before = written(model)
     view, source = kinds.read(model)
     assert source is None
     assert written(kinds.like(model, view, None)) == before
-    result = compress(model, "quant(bits=8)", calibration=few_digits, measure=False)
+    result = compress(model, "quant(bits=8)", calibration=digits.with_suffix(".npz"), measure=False)
     assert isinstance(result.model, onnx_ir.Model)
-    assert result.report.ratio > 3
+    assert result.report.ratio > 3.5
     assert written(model) == before
     onnx_ir.save(result.model, tmp_path / "one.onnx")
     onnx_ir.save(result.model, tmp_path / "two.onnx", external_data="two.data")
