@@ -12,7 +12,7 @@ import dataclasses
 import reprlib
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatchcase
@@ -85,7 +85,8 @@ class Context:
     gave none. `calibrated`: whether there are any. `exclude`: names of weights, or of nodes that
     read them, which passes leave alone; may hold *, ? and []. `only`: the one weight that may be
     changed. `cache`: a folder for statistics, see `statistics.collect`. `matched`: the patterns
-    that were of use so far.
+    that were of use so far. `memo`: what was found out about the model once, for all settings that
+    one pass tries on copies of it; values and nodes of it by their places.
     """
 
     target: Target
@@ -97,6 +98,7 @@ class Context:
     only: Value | None = None
     cache: Path | None = None
     matched: set[str] = field(default_factory=set, compare=False)
+    memo: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
     def calibrated(self) -> bool:
@@ -153,6 +155,14 @@ def option(
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A setting that was not taken, and the error that it had."""
+
+    setting: "Pass"
+    error: float
+
+
+@dataclass(frozen=True)
 class Pass:
     """One transformation of a model.
 
@@ -188,6 +198,17 @@ class Pass:
         allowed is taken; if none is, the last is taken if the pass is `obeyed`.
         """
         return (self,)
+
+    def search(
+        self, model: Model, context: Context, allowed: float, refused: Sequence["Trial"]
+    ) -> Iterable["Pass"]:
+        """Of a pass without numbers: what is tried on copies of `model`, one after the other.
+
+        By default its settings. `allowed`: the error up to which one may go, infinite where another
+        metric decides. `refused`: those that went further; it grows while this is read, so that
+        what comes next may follow from them.
+        """
+        return self.settings(context)
 
     @property
     def obeyed(self) -> bool:

@@ -7,7 +7,6 @@ error that is left is taken. Errors add as squares; the last such pass takes the
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -24,7 +23,7 @@ from onnx_compress.ir.graph import Model, clone
 from onnx_compress.ir.graph.files import file_size
 from onnx_compress.ir.runtime import open_session
 from onnx_compress.ir.runtime.limits import check_cancelled
-from onnx_compress.passes.base import Context, Entry, Event, Pass, Phase, Report
+from onnx_compress.passes.base import Context, Entry, Event, Pass, Phase, Report, Trial
 from onnx_compress.passes.grammar import parse
 from onnx_compress.passes.verify import Budget, Quality, Reference, check, exact_db
 from onnx_compress.passes.verify.budget import FREE
@@ -186,10 +185,13 @@ class _Runner:
 
     def _choose(self, item: Pass, shares: int) -> tuple[Pass, Report, Quality | None]:
         refused: list[Entry] = []
-        settings: Sequence[Pass] = item.settings(self.context)
-        for at, setting in enumerate(settings):
+        trials: list[Trial] = []
+        context = replace(self.context, memo={})
+        allowed = self.budget.allowed(shares)
+        given = item.settings(context) if item.obeyed else ()
+        for setting in given or item.search(self.model, context, allowed, trials):
             trial = clone(self.model)
-            report = setting.run(trial, self.context)
+            report = setting.run(trial, context)
             if not report.modified:
                 return setting, _with(report, refused), None
             if not item.obeyed and not _saves(trial, self.model):
@@ -201,17 +203,17 @@ class _Runner:
             if item.exact:
                 note = self._exact(quality, error)
                 report = replace(report, notes=(*report.notes, note)) if note else report
-            last = item.obeyed and at == len(settings) - 1
             if error == float("inf"):
                 raise VerificationError("it gives NaN where the original gives numbers")
             reason = self.budget.refuses(error, drop, shares)
-            if item.exact or last or not reason:
+            if item.exact or not reason or setting in given[-1:]:
                 self.model = trial
                 if not item.exact:
                     self.budget.spend(error, drop)
                 return setting, _with(report, refused), quality
             refused.append(Entry(str(setting), f"{reason}: not taken"))
-        summary = "nothing taken" if refused else "nothing to try"
+            trials.append(Trial(setting, error))
+        summary = "nothing taken" if refused else "no setting looks worth its error"
         return item, Report(skipped=tuple(refused), summary=summary), None
 
 

@@ -9,6 +9,7 @@ multiples that the target computes well. What costs nothing goes first.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import inf
 
 import numpy as np
 
@@ -23,13 +24,27 @@ _FREE = 1e-9  # loss that is none
 
 @dataclass(frozen=True)
 class Plan:
-    """How many members of each ranking go, and what is saved of the whole: shares."""
+    """How many members of each ranking go, and what is saved of the whole: shares.
+
+    `loss`: that of all groups, as their rankings expect it.
+    """
 
     counts: tuple[int, ...]
     macs: float
     nbytes: float
     time: float
     channels: float
+    loss: float
+
+
+@dataclass(frozen=True)
+class _Step:
+    """`price`: loss for what is saved. `count`: how many members of the ranking are gone then."""
+
+    price: float
+    loss: float
+    ranking: int
+    count: int
 
 
 def step_of(size: int, width: int, multiple: int) -> int:
@@ -50,29 +65,39 @@ class Allocation:
         self.counts = np.zeros(len(rankings), np.int64)
         self._costs = _Costs(channels, rankings, target.motion)
 
-    def run(self, share: float, what: str) -> Plan:
-        """Remove until `share` of `what` is saved: channels, macs, time; or nothing can go."""
+    def run(self, share: float, what: str, loss: float = inf) -> Plan:
+        """Remove until `share` of `what` is saved: channels, macs, time; or nothing can go.
+
+        Nothing goes that would bring all losses together above `loss`.
+        """
         before = self._costs.of(self.counts)
         while True:
             saved = 1 - self._costs.of(self.counts) / np.maximum(before, 1e-30)
             reached = {"macs": saved[0], "time": saved[2], "channels": self._gone}[what]
             if reached >= share - 1e-9:
                 break
-            best = min(self._steps(before, what), key=lambda found: found[0], default=None)
-            if best is None:
+            left = loss - self._loss
+            steps = [step for step in self._steps(before, what) if step.loss <= left]
+            if not steps:
                 break
-            self.counts[best[1]] = best[2]
+            best = min(steps, key=lambda step: step.price)
+            self.counts[best.ranking] = best.count
         saved = 1 - self._costs.of(self.counts) / np.maximum(before, 1e-30)
         macs, nbytes, time = saved.tolist()
-        return Plan(tuple(map(int, self.counts)), macs, nbytes, time, self._gone)
+        return Plan(tuple(map(int, self.counts)), macs, nbytes, time, self._gone, self._loss)
+
+    @property
+    def _loss(self) -> float:
+        pairs = zip(self.rankings, self.counts, strict=True)
+        return sum(float(ranking.losses[count]) for ranking, count in pairs)
 
     @property
     def _gone(self) -> float:
         sizes = np.array([ranking.group.size for ranking in self.rankings])
         return float(self.counts.sum() / max(sizes.sum(), 1))
 
-    def _steps(self, before: Array, what: str) -> list[tuple[float, int, int]]:
-        """(loss for what it saves, ranking, new count) of each group's next step."""
+    def _steps(self, before: Array, what: str) -> list[_Step]:
+        """Each group's next one."""
         now = self._costs.of(self.counts)
         found = []
         for at, ranking in enumerate(self.rankings):
@@ -83,8 +108,9 @@ class Allocation:
             trial[at] = count
             change = (now - self._costs.of(trial)) / np.maximum(before, 1e-30)
             saved = {"macs": change[0], "time": change[2]}.get(what, change[:2].sum() / 2)
-            loss = ranking.losses[count] - ranking.losses[self.counts[at]]
-            found.append((max(float(loss), _FREE) / max(float(saved), 1e-12), at, count))
+            loss = float(ranking.losses[count] - ranking.losses[self.counts[at]])
+            price = max(loss, _FREE) / max(float(saved), 1e-12)
+            found.append(_Step(price, loss, at, count))
         return found
 
     def _next(self, at: int) -> int | None:

@@ -9,18 +9,21 @@ weights are refitted, front to back. Single weights that become zero make a file
 model faster (ONNX Runtime has no sparse kernels), and the report says so.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from math import isfinite
 from typing import ClassVar
 
 from onnx_compress.ir.errors import OptionError
 from onnx_compress.ir.graph import Model
-from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, option
+from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, Trial, option
 from onnx_compress.passes.prune.mask import Zeros, prune_weights
 from onnx_compress.passes.prune.scores import HALVED, PATTERNS, SCORES
+from onnx_compress.passes.prune.search import promising
 from onnx_compress.passes.prune.structure import Request, prune_structure
 
 _NUMBERS = ("channels", "macs", "speed", "sparsity")
-_SHARES = (0.5, 0.3, 0.15, 0.07)  # of channels, that a pass without numbers tries
+_SHARES = (0.5, 0.3, 0.15, 0.07)  # of channels, tried where another metric decides
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,16 @@ class Prune(Pass):
         if self.obeyed or not context.calibrated:
             return (self,)
         return tuple(Prune(channels=share) for share in _SHARES)
+
+    def search(
+        self, model: Model, context: Context, allowed: float, refused: Sequence[Trial]
+    ) -> Iterable[Pass]:
+        """Shares that should bring the error which is allowed, by what those before brought."""
+        if not (context.calibrated and isfinite(allowed)):
+            yield from self.settings(context)
+            return
+        for share in promising(model, context, allowed, refused):
+            yield Prune(channels=share)
 
     def run(self, model: Model, context: Context) -> Report:
         """Prune; without a number nothing is done."""

@@ -48,12 +48,9 @@ class Request:
 
 def prune_structure(model: Model, context: Context, request: Request) -> Report:
     """Remove channels. A model of which nothing can go is left as it is, with the reasons."""
-    channels = find_channels(model, Shapes(model, context.sample))
     found = find_weights(model)
     barred = _barred(model, context)
-    groups = [group for group in channels.groups if not barred & _values(group)]
-    channels.groups = tuple(groups)
-    rankings = _rankings(channels, found, context, request)
+    channels, rankings = ranked(model, context, request.score)
     plan = Allocation(channels, rankings, context.target).run(request.share, request.what)
     gone = [m for r, count in zip(rankings, plan.counts, strict=True) for m in r.first(count)]
     shapes = {weight.name: weight.shape for weight in found}
@@ -112,12 +109,28 @@ def _stored(model: Model) -> int:
     return sum(weight.nbytes for weight in find_weights(model))
 
 
+def ranked(
+    model: Model, context: Context, score: str | None = None
+) -> tuple[Channels, list[Ranking]]:
+    """The groups of channels that may go, those that can be told apart by importance."""
+    channels = find_channels(model, Shapes(model, context.sample))
+    barred = _barred(model, context)
+    channels.groups = tuple(group for group in channels.groups if not barred & _values(group))
+    known = context.memo.get(("ranked", score))
+    if known is None:
+        found = _rankings(channels, find_weights(model), context, score)
+        places = {group: at for at, group in enumerate(channels.groups)}
+        known = [(places[each.group], each.order, each.losses) for each in found]
+        context.memo["ranked", score] = known
+    return channels, [Ranking(channels.groups[at], *rest) for at, *rest in known]
+
+
 def _rankings(
-    channels: Channels, found: Inventory, context: Context, request: Request
+    channels: Channels, found: Inventory, context: Context, score: str | None
 ) -> list[Ranking]:
     from threadpoolctl import threadpool_limits
 
-    score = request.score or ("data" if context.calibrated else "magnitude")
+    score = score or ("data" if context.calibrated else "magnitude")
     if score == "random":
         return rank_at_random(channels, context.seed)
     with threadpool_limits(1):  # equal bytes on any number of cores

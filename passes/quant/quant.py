@@ -19,7 +19,7 @@ weights stay zero, and codes of eight bits are stored without them where that is
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar
@@ -33,7 +33,7 @@ from onnx_compress.ir.weights import Inventory, Weight
 from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out, thin_out
 from onnx_compress.ir.weights.sparse import densify
 from onnx_compress.passes.amount import amount
-from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, matches, option
+from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, Trial, matches, option
 from onnx_compress.passes.quant.bias import correct
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
@@ -47,6 +47,7 @@ from onnx_compress.passes.verify.emitted import emit, unread_note
 Keep = dict[str, Any]  # bits by pattern
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
+_WEAKEST = "dB of the weakest input that became bytes"
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
 _BITS = (16, 8, 6, 5, 4, 3, 2, 1.58, 1)
 _BLOCKS = {6: 0, 5: 64, 4: 32, 3: 32, 2: 32, 1.58: 128, 1: 128}
@@ -118,17 +119,26 @@ class Quant(Pass):
         """Whether bits were given."""
         return self.bits is not None
 
-    def settings(self, context: Context) -> tuple[Pass, ...]:
+    def settings(self, context: Context) -> tuple["Quant", ...]:
         """Without bits: eight with fewer and fewer integer products, then sixteen."""
         if self.bits is not None:
             return (self,)
-        found: list[Pass] = []
+        found: list[Quant] = []
         if self.activations != "float":
             steps = (self.least_db, *(step for step in _STRICTER if step > self.least_db))
             found += [replace(self, bits=8, least_db=step) for step in steps]
         if self.activations != "int8":
             found.append(replace(self, bits=8, activations="float", least_db=18.0))
         return (*found, replace(self, bits=16, activations=None, least_db=18.0))
+
+    def search(
+        self, model: Model, context: Context, allowed: float, refused: Sequence[Trial]
+    ) -> Iterable[Pass]:
+        """The settings that change something: stricter ones, as far as an input is that weak."""
+        for setting in self.settings(context):
+            stricter = setting.activations == self.activations and setting.least_db > self.least_db
+            if not stricter or context.memo[_WEAKEST] < setting.least_db:
+                yield setting
 
     def run(self, model: Model, context: Context) -> Report:
         """Encode every weight that gets smaller by it."""
@@ -159,6 +169,8 @@ class Quant(Pass):
             else:
                 plans[weight] = chosen
         smoothed.undo({w: "dynamic" in each.readers.values() for w, each in plans.items()})
+        if choice is not None:
+            context.memo[_WEAKEST] = choice.weakest(each.readers for each in plans.values())
         integers = Integers(model, context)
         if choice is not None and self.activations != "float":
             fitting = [weight for weight in found if self._bits(weight, short=False) == 8]

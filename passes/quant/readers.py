@@ -5,7 +5,7 @@ are far larger than the rest (language models have such), little is left of the 
 products keep float inputs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import inf, prod
 
@@ -25,15 +25,17 @@ WORTH = 1.1  # times faster a form must be than one that is decoded at load, whi
 class Choice:
     """What readers are chosen by.
 
-    `newest`: operator set that the model has or can be raised to. `fits`: the inputs of products
-    that eight bits can hold, as observed; empty if activations are to stay float. `kernels`:
-    whether those of few bits may be used, which turn inputs into bytes.
+    `newest`: operator set that the model has or can be raised to. `ratios`: of the inputs of
+    products, how well bytes hold them, in dB; none if activations are to stay float. `least_db`:
+    what an input needs to become bytes. `kernels`: whether those of few bits may be used, which
+    turn inputs into bytes.
     """
 
     target: Target
     shapes: Shapes
     newest: int
-    fits: frozenset[Value]
+    ratios: Mapping[Value, float]
+    least_db: float = 0.0
     kernels: bool = True
 
     @staticmethod
@@ -43,9 +45,8 @@ class Choice:
         inputs = [use.node.input(1 - use.slot) for use in products if use.multiplied]
         values = list(dict.fromkeys(value for value in inputs if value is not None))
         ratios = eight_bit_snr(model, context.sample, values) if values else {}
-        fits = frozenset(value for value, ratio in ratios.items() if ratio >= least_db)
         shapes = Shapes(model, context.sample)
-        return Choice(context.target, shapes, newest, fits, least_db < inf)
+        return Choice(context.target, shapes, newest, ratios, least_db, least_db < inf)
 
     @staticmethod
     def supposed(
@@ -53,8 +54,19 @@ class Choice:
     ) -> "Choice":
         """As if eight bits held every input."""
         uses = [use for weight in weights for use in weight.uses if use.multiplied]
-        fits = frozenset(v for use in uses if (v := use.node.input(1 - use.slot)) is not None)
-        return Choice(context.target, Shapes(model, context.sample), newest, fits)
+        inputs = dict.fromkeys(use.node.input(1 - use.slot) for use in uses)
+        ratios = {value: inf for value in inputs if value is not None}
+        return Choice(context.target, Shapes(model, context.sample), newest, ratios)
+
+    def ratio(self, use: Use) -> float:
+        """How well bytes hold what this use is multiplied by, in dB."""
+        source = use.node.input(1 - use.slot)
+        return -inf if source is None else self.ratios.get(source, -inf)
+
+    def weakest(self, chosen: Iterable[Mapping[Use, str]]) -> float:
+        """Of the inputs that became bytes, how well these hold the one they hold worst, in dB."""
+        read = [use for each in chosen for use, how in each.items() if how == "dynamic"]
+        return min(map(self.ratio, read), default=inf)
 
     def readers(self, weight: Weight) -> dict[Use, str]:
         """Rows are picked as codes, products take the fastest form, the rest is decoded once."""
@@ -100,8 +112,7 @@ class Choice:
         ]
         if "gathered" in allowed or not use.multiplied:
             return "gathered" if "gathered" in allowed else "codec"
-        source = use.node.input(1 - use.slot)
-        if source not in self.fits and "dynamic" in allowed:
+        if self.ratio(use) < self.least_db and "dynamic" in allowed:
             allowed.remove("dynamic")
         # one copy of the codes for each use; and in a branch, fusion could not be observed
         if "dequantize" in allowed and not (weight.sole_use and use.node.graph.owner is None):

@@ -21,10 +21,14 @@ class Budget:
     error: float = 0.0
     drop: float = 0.0
 
+    def allowed(self, shares: int) -> float:
+        """The error up to which a pass may go that is one of `shares` to come."""
+        left = max(self.max_error**2 - self.error**2, 0.0)
+        return max(sqrt(self.error**2 + left / shares), self.error * FREE)
+
     def refuses(self, error: float, drop: float, shares: int) -> str:
         """Why a pass that is one of `shares` to come may not spend this; "" if it may."""
-        left = max(self.max_error**2 - self.error**2, 0.0)
-        allowed = max(sqrt(self.error**2 + left / shares), self.error * FREE)
+        allowed = self.allowed(shares)
         if not error <= allowed:
             return f"error {error:.3g} is above {allowed:.3g}, its share"
         if self.max_drop is None:

@@ -2,9 +2,9 @@
 
     error^2 of a model with some units in bytes  ~  sum of error^2 of each alone
 
-Measured at the outputs, on samples that ranges were not taken from, by halves: a half that makes
-little of the error is not looked into. Again with what is left, until that is little. The first
-layers of small networks are often such.
+Measured at the outputs, before a Softmax, on samples that ranges were not taken from, by halves: a
+half that makes little of the error is not looked into. Again with what is left, until that is
+little. The first layers of small networks are often such.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import numpy as np
 from onnx_compress.ir.graph import Model, Node, Value, clone
 from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.kernels.affine import dequantize, quantize, symmetric_scale
+from onnx_compress.passes.logits import give_logits
 from onnx_compress.passes.quant.static.channels import apart
 from onnx_compress.passes.quant.static.ranges import Step
 from onnx_compress.passes.quant.static.units import Unit
@@ -34,7 +35,9 @@ class Sensitivity:
 
     def __init__(self, model: Model, steps: dict[Value, Step], feeds: Sequence[Feed]) -> None:
         self.model, self.steps = model, steps
-        self.reference = Reference(open_session(model, 2, optimize=False), feeds)
+        original = clone(model)
+        give_logits(original)
+        self.reference = Reference(open_session(original, 2, optimize=False), feeds)
 
     def square(self, units: Sequence[Unit]) -> float:
         """error^2, with these units alone in bytes: their weights, and what they give out.
@@ -51,6 +54,7 @@ class Sensitivity:
                     _through_bytes(trial, twin, self.steps[value])
             if unit.weight is not None:
                 self._round(trial, unit, twins[unit.node])
+        give_logits(trial)
         return apart(self.reference, trial)
 
     def _round(self, trial: Model, unit: Unit, node: Node) -> None:

@@ -1,0 +1,71 @@
+"""prune without a number: which shares of the channels are tried, by the error allowed."""
+
+from dataclasses import replace
+from math import inf
+
+import pytest
+
+from onnx_compress.ir.graph import clone, from_proto, to_proto
+from onnx_compress.passes import Context
+from onnx_compress.passes import target as targets
+from onnx_compress.passes.base import Trial
+from onnx_compress.passes.prune import Prune
+
+from test_prune_channels import feeds, layers
+
+
+def context() -> Context:
+    return Context(targets.load("avx2"), feeds(1)[0], feeds())
+
+
+def tried(redundant: int, allowed: float, errors: list[float]) -> list[float]:
+    """Shares that are tried if those before the last have these errors."""
+    model, refused, found = from_proto(layers(redundant)), [], []
+    for setting, error in zip(
+        Prune().search(model, context(), allowed, refused), [*errors, None], strict=False
+    ):
+        found.append(setting.channels)
+        if error is not None:
+            refused.append(Trial(setting, error))
+    return found
+
+
+def test_more_goes_of_what_others_do_as_well():
+    plain, redundant = (tried(redundant=count, allowed=0.2, errors=[])[0] for count in (0, 32))
+    assert redundant > plain
+
+
+def test_where_all_channels_matter_nothing_is_tried():
+    assert tried(redundant=0, allowed=1e-3, errors=[]) == []
+
+
+def test_more_error_allowed_more_channels():
+    few, many = (tried(0, allowed, [])[0] for allowed in (0.1, 0.3))
+    assert few < many
+
+
+def test_after_an_error_too_large_fewer_channels_are_tried():
+    first, second = tried(0, 0.3, errors=[0.5])
+    assert second < first
+
+
+def test_there_is_an_end():
+    assert len(tried(0, 0.3, errors=[0.31] * 10)) <= 3
+
+
+def test_an_allowed_error_without_bound_has_a_ladder():
+    shares = tried(0, inf, errors=[0.5] * 3)
+    assert shares == sorted(shares, reverse=True)
+    assert len(shares) == 4
+
+
+@pytest.mark.parametrize("allowed", [0.1, 0.3])
+def test_what_was_found_out_before_changes_no_byte(allowed):
+    model, shared = from_proto(layers()), context()
+    setting = next(iter(Prune().search(model, shared, allowed, [])))
+    results = []
+    for each in (shared, replace(shared, memo={})):
+        trial = clone(model)
+        assert setting.run(trial, each).modified
+        results.append(to_proto(trial).SerializeToString())
+    assert results[0] == results[1]
