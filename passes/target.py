@@ -28,7 +28,7 @@ class Target:
     """One kind of machine and runtime.
 
     `speed`: reader -> rows [columns, rows, ratio at M = 1, 16, 128], time of float32 over time of
-    the reader. `convolutions`: reader -> rows [columns, rows, ratio], of the weight of one group.
+    the reader. `convolutions`: reader -> rows [channels, window, rows, ratio], of one group.
     `conversion`: products of float32 in the time in which one number is turned to a byte or back.
     `motion`: the same for one number that an operator gives, written and read again. `start`: the
     same for what an operator of integers takes longer to start.
@@ -44,22 +44,23 @@ class Target:
     features: tuple[str, ...]
     speed: Mapping[str, Sequence[Sequence[float]]]
     convolutions: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
-    conversion: float = 8.0
+    conversion: float = 30.0
     motion: float = 16.0
-    start: float = 4e5
+    start: float = 5e4
 
-    def convolution_speed(self, reader: str, columns: int, rows: int) -> float | None:
+    def convolution_speed(self, reader: str, channels: int, window: int, rows: int) -> float | None:
         """How much faster a convolution is in this form; None where the target has none.
 
-        `columns`, `rows`: of the weight of one group. Taken from the nearest measured size.
+        `channels`, `window`, `rows`: of the weight of one group, which has channels * window
+        columns. Taken from the nearest measured size.
         """
-        size, shape = math.log(max(columns, 1)), math.log(max(rows, 1))
+        size = [math.log(max(each, 1)) for each in (channels, window, rows)]
 
         def distance(row: Sequence[float]) -> float:
-            return math.hypot(math.log(row[0]) - size, math.log(row[1]) - shape)
+            return math.dist([math.log(each) for each in row[:3]], size)
 
         table = self.convolutions.get(reader)
-        return min(table, key=distance)[2] if table else None
+        return min(table, key=distance)[3] if table else None
 
     def product_speed(self, reader: str, columns: int, rows: int, m: int | None) -> float | None:
         """How much faster a matrix product is in this form; None where the target has no such form.
@@ -150,7 +151,7 @@ def _parse(name: str, data: dict[str, Any]) -> Target:
     }
     for reader, rows in convolutions.items():
         for row in rows:
-            if len(row) != 3 or not all(float(number) > 0 for number in row):
+            if len(row) != 4 or not all(float(number) > 0 for number in row):
                 raise ValueError(f"speed.{reader} has the row {row}")
     for reader, rows in speed.items():
         for row in rows:
@@ -169,9 +170,9 @@ def _parse(name: str, data: dict[str, Any]) -> Target:
         features=tuple(data["features"]),
         speed=speed,
         convolutions=convolutions,
-        conversion=float(data.get("conversion", 8.0)),
+        conversion=float(data.get("conversion", 30.0)),
         motion=float(data.get("motion", 16.0)),
-        start=float(data.get("start", 4e5)),
+        start=float(data.get("start", 5e4)),
     )
 
 

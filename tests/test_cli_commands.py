@@ -24,6 +24,7 @@ from onnx_compress.cli import main
 from onnx_compress.cli.commands import COMMANDS
 from onnx_compress.ir.graph import from_proto, save
 from onnx_compress.passes import Pipeline, registry
+from onnx_compress.passes import target as targets
 
 from graphs import BRANCHES, HEAD, LOOP, WIDE, everything, parsed, product, weight
 from places import command, contents, names
@@ -335,7 +336,8 @@ def test_a_profile_is_a_target(place, monkeypatch, capsys):
     assert main(run) == 0
     assert json.loads((place / "r.json").read_text())["target"] == "m"
     printed = tomllib.loads(shown(capsys, "profile", "--seconds", "0.001"))
-    assert {len(table["product"]) for table in printed["speed"].values()} == {2}
+    assert [len(printed["speed"][form]["product"]) for form in ("dynamic", "dequantize")] == [2, 2]
+    assert targets.load("m.toml").convolutions == targets.host().convolutions
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])

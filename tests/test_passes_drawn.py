@@ -41,7 +41,7 @@ SAFE = replace(targets.load("avx512-vnni"), saturates=True)  # right on any proc
 EAGER = replace(  # bytes everywhere
     SAFE,
     speed={"dynamic": [[1, 1, 2.0, 2.0, 2.0]]},
-    convolutions={"static": [[1, 1, 4.0]]},
+    convolutions={"static": [[1, 1, 1, 4.0]]},
     conversion=0.01,
     start=0,
 )

@@ -4,14 +4,13 @@ from dataclasses import replace
 from math import inf
 
 import pytest
+from test_prune_channels import feeds, layers
 
 from onnx_compress.ir.graph import clone, from_proto, to_proto
 from onnx_compress.passes import Context
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.base import Trial
 from onnx_compress.passes.prune import Prune
-
-from test_prune_channels import feeds, layers
 
 
 def context() -> Context:

@@ -26,7 +26,7 @@ from onnx_compress.passes.solvers.cut import minimum_cut
 from models_by_text import all_ops, build, reasons, run
 
 ALWAYS = dataclasses.replace(
-    targets.load("avx2"), convolutions={"static": [[1, 1, 4.0]]}, conversion=0.01, start=0
+    targets.load("avx2"), convolutions={"static": [[1, 1, 1, 4.0]]}, conversion=0.01, start=0
 )
 
 
@@ -139,7 +139,7 @@ def test_float_activations_are_obeyed():
 
 
 def test_a_target_without_fast_convolutions_of_bytes_has_none():
-    slow = dataclasses.replace(ALWAYS, convolutions={"static": [[1, 1, 0.5]]})
+    slow = dataclasses.replace(ALWAYS, convolutions={"static": [[1, 1, 1, 0.5]]})
     for target in (slow, dataclasses.replace(ALWAYS, convolutions={})):
         small, _ = quant(residual(), feeds(1, 8, 12, 12), target)
         assert "QuantizeLinear" not in all_ops(small)
@@ -221,7 +221,7 @@ def test_a_layer_that_makes_most_of_the_error_stays_float():
     fit = feeds(1, 8, 12, 12, count=16)
     for feed in fit:
         feed["x"][:, 0] = 0
-    far = dataclasses.replace(ALWAYS, convolutions={"static": [[72, 64, 1.01], [64, 64, 4.0]]})
+    far = dataclasses.replace(ALWAYS, convolutions={"static": [[8, 9, 64, 1.01], [64, 1, 64, 4.0]]})
     small, report = quant(proto, fit, far)
     assert "of the error" in reasons(report)
     strict, _ = quant(proto, fit, far, activations="int8")
@@ -368,3 +368,30 @@ def test_what_is_left_is_looked_into_again():
     found = [unit.number for unit, _ in spared(sensitivity, every, [0.1] * 16)]
     assert found[0] == 3
     assert sorted(found[1:]) == [9, 12]  # each below 2 % of all: only the second look finds them
+
+
+POOLED = """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
+    a = Conv<pads=[1,1,1,1]>(x, w1)
+    z = %s(a)
+    p = %s<kernel_shape=[3,3], pads=[1,1,1,1]>(z)
+    y = Conv(p, w2)
+}"""
+
+
+@pytest.mark.parametrize(
+    ("before", "pool", "bytes_"),
+    [
+        ("Relu", "MaxPool", True),
+        ("Tanh", "MaxPool", False),
+        ("Sigmoid", "MaxPool", False),  # the runtime has channels first there: 50 times slower
+        ("Relu", "AveragePool", False),
+    ],
+)
+def test_pools_are_of_bytes_where_the_runtime_is_fast(before, pool, bytes_):
+    numbers = weights(w1=(64, 8, 3, 3), w2=(64, 64, 1, 1))
+    proto, fit = build(POOLED % (before, pool), **numbers), feeds(1, 8, 12, 12)
+    target = dataclasses.replace(targets.load("avx2"), convolutions={"static": [[1, 1, 1, 9.0]]})
+    small, _ = quant(proto, fit, target)
+    (node,) = [node for node in small.graph.node if node.op_type == pool]
+    (maker,) = [other for other in small.graph.node if node.input[0] in other.output]
+    assert (maker.op_type in ("QuantizeLinear", "DequantizeLinear")) == bytes_

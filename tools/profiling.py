@@ -1,7 +1,8 @@
 """profile(): what is fast on the machine at hand, as a target file.
 
 One MatMul of columns x rows with M rows of activations, one thread, the coded forms and float32 in
-turn; the medians of the paired ratios are the rows of the file.
+turn; the medians of the paired ratios are the rows of the file. What is not measured, convolutions
+and products of fewer bits, is taken from the target that comes with the package.
 """
 
 import datetime
@@ -54,11 +55,24 @@ def profile(seconds: float = 0.5, on_event: Callable[[Event], None] = ignore) ->
         f"channel_multiple = {near.channel_multiple}",
         f"saturates = {json.dumps(saturates())}",
         "maximum_opset = 0",
+        f"# Not measured, of {near.name}: the three below, and the tables at the end.",
+        f"conversion = {near.conversion}",
+        f"motion = {near.motion}",
+        f"start = {near.start}",
         "",
         "# columns, rows, then time of float32 over time of the form at M = 1, 16, 128",
     ]
     for form, rows_of_form in speed.items():
         lines += [f"[speed.{form}]", "product = [", *rows_of_form, "]"]
+    kept = {form: table for form, table in near.speed.items() if form not in speed}
+    for kind, tables in (("product", kept), ("convolution", near.convolutions)):
+        for form, table in tables.items():
+            lines += [
+                f"[speed.{form}]",
+                f"{kind} = [",
+                *(f"    {list(row)}," for row in table),
+                "]",
+            ]
     return "\n".join(lines) + "\n"
 
 

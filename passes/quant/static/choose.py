@@ -16,10 +16,11 @@ from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.graph import Model, Node, Value
 from onnx_compress.ir.weights.path import is_stored
-from onnx_compress.passes.quant.static.units import Unit
+from onnx_compress.passes.quant.static.units import Unit, way_back
 from onnx_compress.passes.solvers.cut import minimum_cut
 from onnx_compress.passes.target import Target
 
+_ENDS = 4  # operators that come with it: the order of channels changes, what was fused is not
 _SLOW_DEPTHWISE = 3.0  # products of float32 in the time of one, where each reads its own channel
 
 
@@ -73,7 +74,7 @@ def _cheapest(
     for value in dict.fromkeys(v for unit in units for v in (*unit.inputs, *unit.outputs)):
         if is_stored(model, value):
             continue
-        cost = target.conversion * prod(shapes.shape(value) or (1 << 20,))
+        cost = target.conversion * prod(shapes.shape(value) or (1 << 20,)) + _ENDS * target.start
         made = number.get(value.producer, outside) if value.producer else outside
         readers = {number.get(node, outside) for node, _ in value.uses}
         readers |= {outside} if value.exits else set()
@@ -84,6 +85,9 @@ def _cheapest(
         arcs += [(made, bytes_out, cost), (floats_out, made, cost)]
         for reader in sorted(readers - {made}):
             arcs += [(bytes_out, reader, inf), (reader, floats_out, inf)]
+    for at, unit in enumerate(units):
+        if unit.node.op == "MaxPool":  # it is slow where one of these is float
+            arcs += [(number.get(node, outside), at, inf) for node in way_back(unit.node)]
     side = minimum_cut(one, other, arcs)
     return [unit for unit, taken in zip(units, side, strict=False) if taken]
 
@@ -95,7 +99,9 @@ def gain(unit: Unit, shapes: Shapes, target: Target) -> float:
         return unit.gain * sum(_size(value, shapes) for value in unit.outputs) - start
     (use,) = unit.weight.uses
     layout = use.layout
-    ratio = target.convolution_speed("static", layout.columns, layout.rows)
+    window = prod(layout.shape[2:])
+    channels = layout.columns // max(window, 1)
+    ratio = target.convolution_speed("static", channels, window, layout.rows)
     if ratio is None:
         return inf
     cost = macs(use.node, shapes) or 0
