@@ -52,6 +52,10 @@ class Use:
         """The stored numbers as this operator sees them: [groups, rows, columns]."""
         return self.layout.matrix(self.path.apply(stored))
 
+    def stored(self, matrix: Array, shape: tuple[int, ...]) -> Array:
+        """Numbers [groups, rows, columns] as they lie in the stored tensor of this shape."""
+        return self.path.undo(self.layout.restore(matrix), shape)
+
 
 @dataclass(frozen=True, eq=False)
 class Weight:

@@ -167,8 +167,7 @@ class _Layers:
         if h is not None and self.asked.refit:
             with one_thread():
                 new = masked_least_squares(matrix, h, mask)
-        operand = weight.uses[0].layout.restore(new)
-        stored = weight.uses[0].path.undo(operand, weight.shape).astype(array.dtype)
+        stored = weight.uses[0].stored(new, weight.shape).astype(array.dtype)
         Dense(np.ascontiguousarray(stored)).emit(weight)
 
     def _front_to_back(self, original: Model, front: Mapping[Value, Weight]) -> set[Value]:

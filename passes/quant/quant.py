@@ -14,7 +14,8 @@
 
 Rows of at most ten numbers (depthwise kernels) stay float16 unless `keep` asks for less. With real
 inputs, codes are chosen by coordinate descent on the second moment of what they multiply, and
-biases make up for what shifts the means; without, by the least squared error. Zeros of pruned
+biases make up for what shifts the means; without, by the least squared error. `residual_rank`: two
+thin matrices beside a product make up for part of what its codes lose. Zeros of pruned
 weights stay zero, and codes of eight bits are stored without them where that is smaller.
 """
 
@@ -37,6 +38,7 @@ from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, Trial
 from onnx_compress.passes.quant.bias import correct
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
+from onnx_compress.passes.quant.residual import correctable, corrects
 from onnx_compress.passes.quant.sequence import solve_all
 from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.quant.smooth import Smoothed, smooth
@@ -85,6 +87,9 @@ class Quant(Pass):
     embedding_bits: int | float | None = option(
         None, "bits of tables rows are picked of", choices=_BITS
     )
+    residual_rank: int = option(
+        0, "below 8 bits: rank of a float16 correction beside MatMul and Gemm", low=0, high=1024
+    )
     keep: Keep | None = option(  # noqa: RUF009
         None, "bits by name of a weight or a node, which may hold *, ? and []"
     )
@@ -102,6 +107,10 @@ class Quant(Pass):
                 allowed = ", ".join(f"{choice:g}" for choice in _BITS)
                 where = f"{self.name}(keep)"
                 raise OptionError(f"{bits} for {pattern!r} is not one of {allowed}", "", where)
+        given = [self.bits or 8, self.embedding_bits or 8, *(self.keep or {}).values()]
+        if self.residual_rank and min(given) >= 8:
+            hint = "leave it out, or give fewer bits"
+            raise OptionError("residual_rank is for less than 8 bits", hint, str(self))
 
     @property
     def phase(self) -> Phase:
@@ -198,6 +207,8 @@ class Quant(Pass):
             unloaded += weight.nbytes if form.default in readers else 0
             if solved.shift is not None and use is not None:
                 correct(model, use, solved.shift)
+            if solved.factors is not None and use is not None:
+                solved.factors.add(model, use)
             unread += emit(form, weight)
         integers.finish()
         thin_out(model, plain)  # those that are left alone
@@ -229,7 +240,15 @@ class Quant(Pass):
         block = self.block_size if self.block_size is not None else self._block(weight, bits)
         wanted = self.zero_point if self.zero_point is not None else bits in _ZEROS
         zeros = bits >= 2 and wanted
-        return plan(weight, Setting(bits, block, zeros, self.bases if bits == 1 else 1), choice)
+        rank = 0
+        if self.residual_rank and bits < 8:
+            if corrects(weight):
+                return No("it makes up for what the codes of another weight lose")
+            rank = (
+                0 if isinstance(correctable(weight, self.residual_rank), No) else self.residual_rank
+            )
+        bases = self.bases if bits == 1 else 1
+        return plan(weight, Setting(bits, block, zeros, bases, rank), choice)
 
     def _block(self, weight: Weight, bits: float) -> int:
         """Columns of a block, twice as many where errors matter less.

@@ -128,7 +128,7 @@ class _Stages:
         use = main_use(twin)
         if solved.shift is not None and use is not None:
             correct(self._changed, use, solved.shift)
-        Dense(solved.form.decode()).emit(twin)
+        Dense(solved.decode(use)).emit(twin)
 
     def solve(self, group: list[Weight]) -> Iterator[Answer]:
         """One stage."""

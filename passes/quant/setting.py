@@ -7,12 +7,16 @@ from onnx_compress.kernels.radix import PACKINGS, levels
 
 @dataclass(frozen=True)
 class Setting:
-    """Bits a weight, columns of a block (0: a row), whether blocks have zeros, bases of one bit."""
+    """Bits a weight, columns of a block (0: a row), whether blocks have zeros, bases of one bit.
+
+    `rank`: of the correction beside it, 0: none.
+    """
 
     bits: float
     block: int
     zeros: bool
     bases: int = 1
+    rank: int = 0
 
     @property
     def levels(self) -> int:

@@ -6,7 +6,7 @@ import numpy as np
 
 from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms import Affine, Half, Packed, affine
 from onnx_compress.ir.weights.forms.static import with_room
 from onnx_compress.passes.quant.data import Seen
@@ -14,6 +14,7 @@ from onnx_compress.passes.quant.numbers import choose
 from onnx_compress.passes.quant.paired import kept_in, partners
 from onnx_compress.passes.quant.plan import KERNELS, Plan, main_use
 from onnx_compress.passes.quant.pruned import mask_of, on_mask
+from onnx_compress.passes.quant.residual import Factors
 from onnx_compress.passes.quant.rounding import descended, round_to_nearest
 
 _WHOLE = 1 << 26  # bytes of a weight without data that may be read at once
@@ -24,12 +25,21 @@ _INTEGER = {"dynamic", "static"}  # readers that multiply bytes by bytes
 class Solved:
     """A form, and what its error adds to the mean outputs of the main use, [groups, rows].
 
-    `note`: what the data that it was fitted to lack.
+    `note`: what the data that it was fitted to lack. `factors`: of a product beside it.
     """
 
     form: Affine | Half | Packed
     shift: Array | None = None
     note: str = ""
+    factors: Factors | None = None
+
+    def decode(self, use: Use | None) -> Array:
+        """What a use of the weight is multiplied with, all together, in the stored shape."""
+        found = self.form.decode()
+        if self.factors is None or use is None:
+            return found
+        whole = use.matrix(found) + self.factors.product
+        return use.stored(whole, found.shape).astype(found.dtype)
 
 
 def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Solved | No:
@@ -75,23 +85,27 @@ def _packed(weight: Weight, plan: Plan, seen: Seen | None) -> Solved | No:
     kept = mask_of(matrix)
     aim = matrix if seen is None else on_mask(seen.aim(matrix), np.stack(seen.damped), kept)
     half = not set(plan.readers.values()) & set(KERNELS)
-    numbers = choose(aim, setting, seen, half, plan.block, kept)
     dtype = np_dtype(weight.element)
-    form = Packed(
-        numbers.codes,
-        numbers.scale.astype(dtype) if dtype == np.float64 else numbers.scale,
-        numbers.zero,
-        setting.levels,
-        plan.block,
-        order,
-        weight.element,
-        str(dtype),
-        plan.readers,
-    )
-    if seen is None:
-        return Solved(form)
-    decoded = order.matrix(form.decode()).reshape(matrix.shape)
-    return Solved(form, seen.shift(matrix, decoded))
+
+    def coded(target: Array) -> tuple[Packed, Array]:
+        """A form, and its numbers as a matrix."""
+        numbers = choose(target, setting, seen, half, plan.block, kept)
+        scale = numbers.scale.astype(dtype) if dtype == np.float64 else numbers.scale
+        kind = weight.element, str(dtype)
+        grid = setting.levels, plan.block, order
+        form = Packed(numbers.codes, scale, numbers.zero, *grid, *kind, plan.readers)
+        return form, order.matrix(form.decode()).reshape(matrix.shape)
+
+    form, decoded = coded(aim)
+    factors = None
+    if setting.rank:
+        h = None if seen is None else seen.damped[0]
+        factors = Factors.of(aim[0] - decoded[0], h, setting.rank)
+        form, decoded = coded(aim - factors.product)  # codes once more, then what these lose
+        factors = Factors.of(aim[0] - decoded[0], h, setting.rank)
+        decoded = decoded + factors.product
+    shift = None if seen is None else seen.shift(matrix, decoded)
+    return Solved(form, shift, factors=factors)
 
 
 def described(weight: Weight, plan: Plan, form: Affine | Half | Packed) -> str:
@@ -101,6 +115,8 @@ def described(weight: Weight, plan: Plan, form: Affine | Half | Packed) -> str:
         bits = f"{plan.bits:g} bits in blocks of {form.block}"
         bits = f"{len(form.scale)} x {bits}" if len(form.scale) > 1 else bits
         how = sorted({readers.get(use, "unpacked") for use in weight.uses}) or ["unpacked"]
-        return f"{weight.dtype.lower()} to {bits}, {', '.join(how)}"
+        rank = plan.setting.rank if plan.setting is not None else 0
+        more = f", corrected by rank {rank}" if rank else ""
+        return f"{weight.dtype.lower()} to {bits}, {', '.join(how)}{more}"
     how = sorted({readers.get(use, "codec") for use in weight.uses}) or ["codec"]
     return f"{weight.dtype.lower()} to {form.codes.dtype}, {', '.join(how)}"
