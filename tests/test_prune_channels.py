@@ -12,9 +12,9 @@ from onnx_compress.ir.graph import Model, clone, files, from_proto, invariants
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.passes import Context, Phase, Report
 from onnx_compress.passes import target as targets
+from onnx_compress.passes.bias import add_to_bias
 from onnx_compress.passes.prune import Prune
 from onnx_compress.passes.prune.allocate import step_of
-from onnx_compress.passes.prune.bias import add_to_bias
 from onnx_compress.passes.prune.repair import parts, repair, solved
 from onnx_compress.passes.prune.structure import Request, prune_structure
 
@@ -257,7 +257,7 @@ def test_a_vector_is_added_to_the_bias_there_is_or_to_a_new_one(text):
     (weight,) = [w for w in find_weights(model) if w.name == "W"]
     vector = rng.standard_normal(8)
     adds = sum(node.op == "Add" for node in model.nodes())
-    assert add_to_bias(model, weight.uses[0], vector)
+    assert add_to_bias(model, weight.uses[0], vector, grow=True)
     invariants.check(model)
     if "= Add" in text and "Mul(g" not in text:  # there is one to take it
         assert sum(node.op == "Add" for node in model.nodes()) == adds

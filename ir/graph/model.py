@@ -115,6 +115,12 @@ class Model(Document):
             for graph in list(old.exits):
                 self._replace_exit(graph, old, new)
 
+    def insert_behind(self, value: Value, new: Value) -> None:
+        """Let a node whose output is `new` read `value` first, and all else `new` in its place."""
+        self.replace_uses(value, new)
+        if new.producer is not None:
+            self.set_input(new.producer, 0, value)
+
     def _replace_exit(self, graph: Graph, old: Value, new: Value) -> None:
         named = graph is self.graph
         local = new.graph is graph and new.producer is not None

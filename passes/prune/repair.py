@@ -22,7 +22,7 @@ from onnx_compress.ir.runtime.walk import Walk
 from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights import Use, Weight, find_weights
 from onnx_compress.ir.weights.inputs import source
-from onnx_compress.passes.prune.bias import add_to_bias, has_bias
+from onnx_compress.passes.bias import add_to_bias, has_bias
 from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.statistics.regression import Fit, Regression
 from onnx_compress.passes.statistics.request import Look
@@ -207,10 +207,10 @@ def _refit(model: Model, part: Part, fit: Fit, solve: Solver) -> bool:
     size = float(np.abs(new - old).max()) + float(np.abs(shift).max())
     if size <= _SAME * max(float(np.abs(old).max()), 1e-30) or not np.isfinite(size):
         return False
-    if shift.any() and not add_to_bias(model, part.use, shift.reshape(-1)):
+    if shift.any() and not add_to_bias(model, part.use, shift, grow=True):
         return False
-    operand = part.use.layout.restore(new).astype(np.float32)
-    model.set_constant(part.weight.value, part.use.path.undo(operand, part.weight.shape))
+    stored = part.use.stored(new.astype(np.float32), part.weight.shape)
+    model.set_constant(part.weight.value, stored)
     return True
 
 

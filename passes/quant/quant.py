@@ -35,7 +35,7 @@ from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out, th
 from onnx_compress.ir.weights.sparse import densify
 from onnx_compress.passes.amount import amount
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, Trial, matches, option
-from onnx_compress.passes.quant.bias import correct
+from onnx_compress.passes.bias import add_to_bias
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.residual import correctable, corrects
@@ -206,7 +206,7 @@ class Quant(Pass):
             used.update(readers)
             unloaded += weight.nbytes if form.default in readers else 0
             if solved.shift is not None and use is not None:
-                correct(model, use, solved.shift)
+                add_to_bias(model, use, -solved.shift)
             if solved.factors is not None and use is not None:
                 solved.factors.add(model, use)
             unread += emit(form, weight)

@@ -53,10 +53,7 @@ class Factors:
             for array, suffix in ((self.right, "right"), (_half(self.left * alpha), "left"))
         )
         change = b("MatMul", b("MatMul", node.input(0), inner), outer)
-        added = b("Add", change, change)
-        model.replace_uses(node.output, added)
-        if added.producer is not None:
-            model.set_input(added.producer, 0, node.output)
+        model.insert_behind(node.output, b("Add", change, change))
 
 
 def correctable(weight: Weight, rank: int) -> Use | No:

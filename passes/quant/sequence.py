@@ -22,7 +22,7 @@ from onnx_compress.ir.weights import Use, Weight, find_weights
 from onnx_compress.ir.weights.forms import Dense
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.base import Context
-from onnx_compress.passes.quant.bias import correct
+from onnx_compress.passes.bias import add_to_bias
 from onnx_compress.passes.quant.data import Seen, at_once, multiplying
 from onnx_compress.passes.quant.plan import Plan, main_use
 from onnx_compress.passes.quant.solve import Solved, solve
@@ -127,7 +127,7 @@ class _Stages:
         twin = self._twins[weight]
         use = main_use(twin)
         if solved.shift is not None and use is not None:
-            correct(self._changed, use, solved.shift)
+            add_to_bias(self._changed, use, -solved.shift)
         Dense(solved.decode(use)).emit(twin)
 
     def solve(self, group: list[Weight]) -> Iterator[Answer]:

@@ -1,52 +1,84 @@
-"""Bias correction: what a changed weight V adds to the mean of the output is taken off again.
+"""Biases: a vector v added to what a weight gives, in the bias of its node or behind it.
 
-    y = V x + b    ->    b -= E[(V - W) x] = (V - W) E[x]
+Conv, ConvTranspose    b + v, or v
+Gemm                   alpha x W + beta (b + v alpha / beta)
+MatMul, Add(_, b)      b + v
+LSTM, GRU, RNN         B + v
 
-Into the bias of the node, or the Add behind a product; a bias may stand behind Identity, Cast and
-their like, an Add behind Identity. Source: Nagel et al., 1906.04721.
+A bias may stand behind Identity, Cast and their like. Source of correcting biases: Nagel et al.,
+1906.04721.
 """
 
 from typing import Any
 
 import numpy as np
 
-from onnx_compress.ir.graph import Model, Node, Value
+from onnx_compress.ir.graph import Model, Node
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array, element_type, np_dtype
 from onnx_compress.ir.graph.folded import Folded
-from onnx_compress.ir.graph.patterns import No, added_behind
+from onnx_compress.ir.graph.patterns import No, added_behind, before_identity
 from onnx_compress.ir.weights import Use
 
 _OWN = {"Conv": 2, "com.microsoft.FusedConv": 2, "ConvTranspose": 2}  # slot of the bias
 
 
-def correct(model: Model, use: Use, shift: Array) -> bool:
-    """Take `shift` [groups, rows] off the output of a use; whether it could be done."""
-    node = use.node
+def add_to_bias(model: Model, use: Use, vector: Array, grow: bool = False) -> bool:
+    """Add a vector [groups, rows] to the product of a weight; whether it could be done.
+
+    `grow`: let MatMul and Gemm without a bias have one.
+    """
+    node, flat = use.node, vector.reshape(-1)
     if node.op in _OWN:
-        return _vector(model, use, _OWN[node.op], -shift.reshape(-1))
+        slot = _OWN[node.op]
+        return _added(model, node, slot, flat) if node.input(slot) else _put(model, use, slot, flat)
     if node.op in ("LSTM", "RNN") or (node.op == "GRU" and use.slot == 1):
-        return _recurrent(model, use, -shift)
-    if use.slot != 1 or use.layout.groups > 1:
+        return _recurrent(model, use, vector)
+    if node.op not in ("MatMul", "Gemm") or use.slot != 1 or use.layout.groups > 1:
         return False
-    if node.op == "Gemm" and node.input(2) is not None:
+    if node.op == "Gemm":
+        flat = flat * node.attribute("alpha", 1.0)
         beta = node.attribute("beta", 1.0)
-        return bool(beta) and _added(model, node, 2, -shift.reshape(-1) / beta)
-    if node.op in ("MatMul", "Gemm"):
-        return _behind(model, node, -shift.reshape(-1))
-    return False
+        if node.input(2) is not None:
+            return bool(beta) and _added(model, node, 2, flat / beta)
+        if grow and beta:
+            return _put(model, use, 2, flat / beta)
+    return _behind(model, node, flat) or (grow and _grown(model, use, flat))
 
 
-def _vector(model: Model, use: Use, slot: int, change: Array) -> bool:
-    """Add to a bias in a slot, or put one there."""
+def has_bias(model: Model, use: Use) -> bool:
+    """Whether there is one, of its own and of full length: adding to it adds no bytes."""
+    node, slot = use.node, 2
+    if node.op == "MatMul":
+        found = added_behind(node)
+        if isinstance(found, No) or use.layout.groups > 1:
+            return False
+        node, slot = found
+    value = node.input(slot)
+    array = Folded(model).array(value)
+    if value is None or array is None or array.size != use.layout.groups * use.layout.rows:
+        return False
+    root = before_identity(value)
+    return all(len(one.uses) == 1 and not one.exits for one in (value, root) if one is not None)
+
+
+def _put(model: Model, use: Use, slot: int, change: Array) -> bool:
+    """A bias where there is none."""
     node = use.node
-    if node.input(slot) is not None:
-        return _added(model, node, slot, change)
     while len(node.inputs) <= slot:
         node.inputs.append(None)
     b = Builder(model, node.graph, node.name or node.op, node)
     model.set_input(node, slot, b.constant(change.astype(_dtype(model, use)), "b"))
+    return True
+
+
+def _grown(model: Model, use: Use, change: Array) -> bool:
+    """An Add behind a product."""
+    node = use.node
+    b = Builder(model, node.graph, node.name or node.op, node)
+    bias = b.constant(change.astype(_dtype(model, use)), "b")
+    model.insert_behind(node.output, b("Add", bias, bias))
     return True
 
 
@@ -72,16 +104,12 @@ def _added(model: Model, node: Node, slot: int, change: Array) -> bool:
 def _behind(model: Model, node: Node, change: Array) -> bool:
     """Into the Add that is all that reads a product."""
     found = added_behind(node)
-    if isinstance(found, No) or not _fits(model, found[0].input(found[1]), change):
+    if isinstance(found, No):
+        return False
+    array = Folded(model).array(found[0].input(found[1]))
+    if array is None or (array.shape[-1:] != (len(change),) and array.shape not in ((), (1,))):
         return False
     return _added(model, *found, change)
-
-
-def _fits(model: Model, value: Value | None, change: Array) -> bool:
-    array = Folded(model).array(value)
-    if array is None or array.dtype.kind != "f":
-        return False
-    return array.shape[-1:] == (len(change),) or array.shape in ((), (1,))
 
 
 def _recurrent(model: Model, use: Use, change: Array) -> bool:

@@ -1,4 +1,4 @@
-"""quant(residual_rank=): what two thin matrices beside a coded weight give back."""
+"""quant: what biases, and with residual_rank two thin matrices beside a weight, give back."""
 
 import numpy as np
 import onnx
@@ -83,3 +83,16 @@ def test_what_is_too_small_for_the_rank_has_no_correction():
 def test_eight_bits_need_none(options):
     with pytest.raises(OptionError, match="residual_rank"):
         Quant(residual_rank=4, **options)
+
+
+@pytest.mark.parametrize(
+    "text", ["y = Gemm<alpha=0.5, beta=2.0, transB=1>(x, T, c)", GRAPHS["bias"]]
+)
+def test_biases_take_up_what_shifts_the_means(text):
+    proto = model(text)
+    fit = [{"x": feed["x"] + np.float32(1)} for feed in FIT]
+    small, _ = quantized(proto, fit, bits=2)
+    (expected, found) = (
+        np.concatenate([run(each, feed)[0] for feed in fit]) for each in (proto, small)
+    )
+    assert np.abs((found - expected).mean(0)).max() < 1e-3 * np.abs(expected).mean()
