@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-_LEAST, _MOST = 128, 1024  # rows of a piece
+_LEAST, _MOST = 512, 1024  # rows of a piece; with fewer, calls for each column take longer
 _NUMBERS = 1 << 18  # of the weights of a piece of groups
 
 
@@ -27,16 +27,17 @@ def over_rows(
     moment: Array,
     *arrays: Array,
     threads: int | None = None,
+    least: int = _LEAST,
 ) -> tuple[Array, ...]:
     """`function(moment, *arrays)` on pieces; its results joined again.
 
     `arrays`: the weight, [R, K] or [G, R, K], and others whose leading axes are like its own.
     `moment`: anything that all rows share, and groups have of their own. The function is given,
-    and gives, arrays with groups: [1, rows, ...] or [groups, R, ...].
+    and gives, arrays with groups: [1, rows, ...] or [groups, R, ...]. `least`: rows of a piece.
     """
     alone = arrays[0].ndim == 2
     wide = [array[None] if alone else array for array in (moment, *arrays)]
-    places = _places(wide[1].shape)
+    places = _places(wide[1].shape, least)
     jobs = [
         [wide[0] if alone else wide[0][groups], *(array[groups, rows] for array in wide[1:])]
         for groups, rows in places
@@ -55,11 +56,11 @@ def over_rows(
     return tuple(array[0] if alone else array for array in joined)
 
 
-def _places(shape: tuple[int, ...]) -> list[tuple[slice, slice]]:
+def _places(shape: tuple[int, ...], least: int) -> list[tuple[slice, slice]]:
     """Which groups and which rows make a piece."""
     groups, rows = shape[:2]
     if groups == 1:
-        size = min(max(-(-rows // 4), _LEAST), _MOST)
+        size = min(max(-(-rows // 4), least), _MOST)
         return [(slice(0, 1), slice(at, at + size)) for at in range(0, max(rows, 1), size)]
     size = max(_NUMBERS // max(int(np.prod(shape[1:])), 1), 1)
     return [(slice(at, at + size), slice(None)) for at in range(0, groups, size)]

@@ -62,7 +62,7 @@ def mse_clip(
             )
         return (best,)
 
-    (share,) = over_rows(solve, d, array, low, high, threads=threads)
+    (share,) = over_rows(solve, d, array, low, high, threads=threads, least=128)
     return Grid(*between(share * low, share * high, bits, symmetric), bits, size, array.shape[-1])
 
 
