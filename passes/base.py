@@ -86,7 +86,7 @@ class Context:
     read them, which passes leave alone; may hold *, ? and []. `only`: the one weight that may be
     changed. `cache`: a folder for statistics, see `statistics.collect`. `matched`: the patterns
     that were of use so far. `memo`: what was found out about the model once, for all settings that
-    one pass tries on copies of it; values and nodes of it by their places.
+    one pass tries on copies of it, values and nodes of it by their places; None for any one run.
     """
 
     target: Target
@@ -98,7 +98,7 @@ class Context:
     only: Value | None = None
     cache: Path | None = None
     matched: set[str] = field(default_factory=set, compare=False)
-    memo: dict[Any, Any] = field(default_factory=dict, compare=False)
+    memo: dict[Any, Any] | None = field(default=None, compare=False)
 
     @property
     def calibrated(self) -> bool:

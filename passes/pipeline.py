@@ -105,6 +105,7 @@ class Pipeline(Pass):
 
     def run(self, model: Model, context: Context) -> Report:
         """Run all passes, each as configured, with the first of its settings."""
+        context = replace(context, memo=None)  # each of them sees another model
         reports = [item.settings(context)[0].run(model, context) for item in self.passes]
         return Report(
             tuple(entry for report in reports for entry in report.changes),

@@ -7,14 +7,14 @@ import pytest
 from test_prune_channels import feeds, layers
 
 from onnx_compress.ir.graph import clone, from_proto, to_proto
-from onnx_compress.passes import Context
+from onnx_compress.passes import Context, Pipeline
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.base import Trial
 from onnx_compress.passes.prune import Prune
 
 
 def context() -> Context:
-    return Context(targets.load("avx2"), feeds(1)[0], feeds())
+    return Context(targets.load("avx2"), feeds(1)[0], feeds(), memo={})
 
 
 def tried(redundant: int, allowed: float, errors: list[float]) -> list[float]:
@@ -63,8 +63,28 @@ def test_what_was_found_out_before_changes_no_byte(allowed):
     model, shared = from_proto(layers()), context()
     setting = next(iter(Prune().search(model, shared, allowed, [])))
     results = []
-    for each in (shared, replace(shared, memo={})):
+    for each in (shared, replace(shared, memo=None)):
         trial = clone(model)
         assert setting.run(trial, each).modified
         results.append(to_proto(trial).SerializeToString())
     assert results[0] == results[1]
+
+
+def test_one_context_may_serve_several_models():
+    alone = replace(context(), memo=None)
+    for seed in (0, 1):
+        pruned = []
+        for each in (alone, replace(context(), memo=None)):
+            trial = from_proto(layers(seed=seed))
+            Prune(channels=0.3).run(trial, each)
+            pruned.append(to_proto(trial).SerializeToString())
+        assert pruned[0] == pruned[1]
+
+
+def test_passes_one_after_the_other_see_what_came_before():
+    both, steps = from_proto(layers()), from_proto(layers())
+    passes = (Prune(channels=0.2), Prune(channels=0.2))
+    Pipeline(passes).run(both, context())
+    for each in passes:
+        each.run(steps, replace(context(), memo=None))
+    assert to_proto(both) == to_proto(steps)

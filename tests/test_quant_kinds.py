@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import ModelProto, helper, numpy_helper
 
+from onnx_compress.ir.graph import clone, from_proto
 from onnx_compress.passes import Context
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.quant import Quant
@@ -219,6 +220,19 @@ def test_without_bits_the_strongest_setting_comes_first():
         "quant(bits=16)",
     ]
     assert not Quant().obeyed
+
+
+@pytest.mark.parametrize("product", [False, True])
+def test_settings_that_would_change_nothing_are_not_tried(product):
+    text = "g (float[64,96] x) => (float[?,?] y) { %s }"
+    weak = draw(64, 96)
+    weak[0, 0] = 100  # bytes hold the others badly
+    proto = build(text % ("y = MatMul (x, W)" if product else "y = Add (x, x)"), W=draw(96, 256))
+    model, context = from_proto(proto), Context(FAST, {"x": weak}, memo={})
+    found = Quant(least_db=0.0).search(model, context, 0.1, [])
+    next(iter(found)).run(clone(model), context)
+    tried = [setting.least_db for setting in found if setting.activations is None]
+    assert tried == ([26.0, 18.0] if product else [18.0])  # it has 24 dB; the last is of 16 bits
 
 
 def test_given_numbers_are_the_only_setting():

@@ -116,12 +116,13 @@ def ranked(
     channels = find_channels(model, Shapes(model, context.sample))
     barred = _barred(model, context)
     channels.groups = tuple(group for group in channels.groups if not barred & _values(group))
-    known = context.memo.get(("ranked", score))
+    memo = {} if context.memo is None else context.memo
+    known = memo.get(("ranked", score))
     if known is None:
         found = _rankings(channels, find_weights(model), context, score)
         places = {group: at for at, group in enumerate(channels.groups)}
         known = [(places[each.group], each.order, each.losses) for each in found]
-        context.memo["ranked", score] = known
+        memo["ranked", score] = known
     return channels, [Ranking(channels.groups[at], *rest) for at, *rest in known]
 
 

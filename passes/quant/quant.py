@@ -145,8 +145,9 @@ class Quant(Pass):
     ) -> Iterable[Pass]:
         """The settings that change something: stricter ones, as far as an input is that weak."""
         for setting in self.settings(context):
-            stricter = setting.activations == self.activations and setting.least_db > self.least_db
-            if not stricter or context.memo[_WEAKEST] < setting.least_db:
+            stricter = (setting.bits, setting.activations) == (8, self.activations)
+            stricter = stricter and setting.least_db > self.least_db
+            if not stricter or (context.memo or {}).get(_WEAKEST, -inf) < setting.least_db:
                 yield setting
 
     def run(self, model: Model, context: Context) -> Report:
@@ -178,8 +179,9 @@ class Quant(Pass):
             else:
                 plans[weight] = chosen
         smoothed.undo({w: "dynamic" in each.readers.values() for w, each in plans.items()})
-        if choice is not None:
-            context.memo[_WEAKEST] = choice.weakest(each.readers for each in plans.values())
+        if context.memo is not None:
+            read = [each.readers for each in plans.values()]
+            context.memo[_WEAKEST] = choice.weakest(read) if choice is not None else inf
         integers = Integers(model, context)
         if choice is not None and self.activations != "float":
             fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
