@@ -156,10 +156,11 @@ def option(
 
 @dataclass(frozen=True)
 class Trial:
-    """A setting that was not taken, and the error that it had."""
+    """A setting that was tried, the error that it had, and whether it may be taken."""
 
     setting: "Pass"
     error: float
+    fits: bool = False
 
 
 @dataclass(frozen=True)
@@ -200,15 +201,18 @@ class Pass:
         return (self,)
 
     def search(
-        self, model: Model, context: Context, allowed: float, refused: Sequence["Trial"]
+        self, model: Model, context: Context, allowed: float, tried: Sequence["Trial"]
     ) -> Iterable["Pass"]:
         """Of a pass without numbers: what is tried on copies of `model`, one after the other.
 
-        By default its settings. `allowed`: the error up to which one may go, infinite where another
-        metric decides. `refused`: those that went further; it grows while this is read, so that
-        what comes next may follow from them.
+        By default its settings, until one fits. `allowed`: the error up to which one may go,
+        infinite where another metric decides. `tried` grows while this is read, so that what comes
+        next may follow from it. Of those that fit, the smallest result is taken.
         """
-        return self.settings(context)
+        for setting in self.settings(context):
+            yield setting
+            if tried and tried[-1].fits:
+                return
 
     @property
     def obeyed(self) -> bool:

@@ -132,6 +132,18 @@ class Pipeline(Pass):
         return Outcome(runner.model, tuple(runner.stages))
 
 
+@dataclass(frozen=True)
+class _Taken:
+    """A setting within its share of the error, and what became of the model."""
+
+    model: Model
+    setting: Pass
+    report: Report
+    quality: Quality
+    error: float
+    drop: float
+
+
 class _Runner:
     def __init__(
         self,
@@ -187,6 +199,7 @@ class _Runner:
     def _choose(self, item: Pass, shares: int) -> tuple[Pass, Report, Quality | None]:
         refused: list[Entry] = []
         trials: list[Trial] = []
+        best: _Taken | None = None
         context = replace(self.context, memo={})
         allowed = self.budget.allowed(shares)
         given = item.settings(context) if item.obeyed else ()
@@ -194,7 +207,9 @@ class _Runner:
             trial = clone(self.model)
             report = setting.run(trial, context)
             if not report.modified:
-                return setting, _with(report, refused), None
+                if best is None:
+                    return setting, _with(report, refused), None
+                break
             if not item.obeyed and not _saves(trial, self.model):
                 refused.append(Entry(str(setting), "saves neither bytes nor time here: not taken"))
                 continue
@@ -207,13 +222,19 @@ class _Runner:
             if error == float("inf"):
                 raise VerificationError("it gives NaN where the original gives numbers")
             reason = self.budget.refuses(error, drop, shares)
-            if item.exact or not reason or setting in given[-1:]:
-                self.model = trial
-                if not item.exact:
-                    self.budget.spend(error, drop)
-                return setting, _with(report, refused), quality
-            refused.append(Entry(str(setting), f"{reason}: not taken"))
-            trials.append(Trial(setting, error))
+            fits = item.exact or not reason or setting in given[-1:]
+            trials.append(Trial(setting, error, fits))
+            if not fits:
+                refused.append(Entry(str(setting), f"{reason}: not taken"))
+            elif best is None or file_size(trial) < file_size(best.model):
+                best = _Taken(trial, setting, report, quality, error, drop)
+            if given and fits:
+                break
+        if best is not None:
+            self.model = best.model
+            if not item.exact:
+                self.budget.spend(best.error, best.drop)
+            return best.setting, _with(best.report, refused), best.quality
         summary = "nothing taken" if refused else "no setting looks worth its error"
         return item, Report(skipped=tuple(refused), summary=summary), None
 

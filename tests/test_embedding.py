@@ -183,7 +183,7 @@ def test_what_is_no_pass_is_refused(function, passes):
 
 # ----------------------------------------------------------------------------------------- events
 
-OPTIONS = {"layers": True, "measure": False, "threads": 2}
+OPTIONS = {"layers": True, "measure": False, "threads": 2, "max_error": 0.6}
 
 
 def listened(folder: Path, on_event: Callable[[Event], None], **options: Any) -> None:

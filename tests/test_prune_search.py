@@ -19,13 +19,13 @@ def context() -> Context:
 
 def tried(redundant: int, allowed: float, errors: list[float]) -> list[float]:
     """Shares that are tried if those before the last have these errors."""
-    model, refused, found = from_proto(layers(redundant)), [], []
+    model, trials, found = from_proto(layers(redundant)), [], []
     for setting, error in zip(
-        Prune().search(model, context(), allowed, refused), [*errors, None], strict=False
+        Prune().search(model, context(), allowed, trials), [*errors, None], strict=False
     ):
         found.append(setting.channels)
         if error is not None:
-            refused.append(Trial(setting, error))
+            trials.append(Trial(setting, error, error <= allowed < inf))
     return found
 
 
@@ -48,8 +48,21 @@ def test_after_an_error_too_large_fewer_channels_are_tried():
     assert second < first
 
 
+def test_what_leaves_much_of_the_error_is_not_the_end():
+    first, second = tried(0, 0.3, errors=[0.1])
+    assert second > first
+    assert len(tried(0, 0.3, errors=[0.28])) == 1
+
+
+def test_between_too_few_and_too_many_is_looked_once_more():
+    few, many, between, *more = tried(0, 0.3, errors=[0.1, 0.35, 0.15])
+    assert few < between < many
+    assert not more
+
+
 def test_there_is_an_end():
-    assert len(tried(0, 0.3, errors=[0.31] * 10)) <= 3
+    assert len(tried(0, 0.3, errors=[0.31] * 10)) <= 4
+    assert len(tried(0, 0.3, errors=[0.01] * 10)) <= 4
 
 
 def test_an_allowed_error_without_bound_has_a_ladder():

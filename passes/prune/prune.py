@@ -107,13 +107,13 @@ class Prune(Pass):
         return tuple(Prune(channels=share) for share in _SHARES)
 
     def search(
-        self, model: Model, context: Context, allowed: float, refused: Sequence[Trial]
+        self, model: Model, context: Context, allowed: float, tried: Sequence[Trial]
     ) -> Iterable[Pass]:
         """Shares that should bring the error which is allowed, by what those before brought."""
         if not (context.calibrated and isfinite(allowed)):
-            yield from self.settings(context)
+            yield from super().search(model, context, allowed, tried)
             return
-        for share in promising(model, context, allowed, refused):
+        for share in promising(model, context, allowed, tried):
             yield Prune(channels=share)
 
     def run(self, model: Model, context: Context) -> Report:

@@ -15,27 +15,34 @@ from onnx_compress.passes.base import Context, Trial
 from onnx_compress.passes.prune.allocate import Allocation
 from onnx_compress.passes.prune.structure import ranked
 
-_TRIES = 3
+_TRIES = 4
 _HOPED = 0.7  # times the error expected, at first
 _MORE = 1.1  # times as careful as the last error says
+_NEAR = 0.75  # of the error allowed, from which on no more is tried
 _MOST = 0.7  # of the channels
 _LEAST = 0.05  # of the time or of the bytes, below which it is not worth an error
 _DIGITS = 1e4  # of a share
 
 
 def promising(
-    model: Model, context: Context, allowed: float, refused: Sequence[Trial]
+    model: Model, context: Context, allowed: float, tried: Sequence[Trial]
 ) -> Iterator[float]:
     """Shares, one after the other, for as long as there are some worth the error."""
     channels, rankings = ranked(model, context)
-    times = _HOPED
+    times, taken = _HOPED, 0.0
     for _ in range(_TRIES):
         allocation = Allocation(channels, rankings, context.target)
         plan = allocation.run(_MOST, "channels", (allowed / times) ** 2)
-        if max(plan.time, plan.nbytes) < _LEAST:
+        share = floor(plan.channels * _DIGITS) / _DIGITS
+        if max(plan.time, plan.nbytes) < _LEAST or share <= taken:
             return
-        yield floor(plan.channels * _DIGITS) / _DIGITS
-        if not refused:  # it saved nothing
+        yield share
+        if not tried:  # it saved nothing
             return
-        brought = refused[-1].error / max(sqrt(plan.loss), 1e-12)
-        times = _MORE * max(times, brought)
+        brought = tried[-1].error / max(sqrt(plan.loss), 1e-12)
+        if not tried[-1].fits:
+            times = _MORE * max(times, brought)
+        elif tried[-1].error >= _NEAR * allowed or not all(trial.fits for trial in tried):
+            return
+        else:
+            times, taken = _MORE * brought, share

@@ -141,14 +141,17 @@ class Quant(Pass):
         return (*found, replace(self, bits=16, activations=None, least_db=18.0))
 
     def search(
-        self, model: Model, context: Context, allowed: float, refused: Sequence[Trial]
+        self, model: Model, context: Context, allowed: float, tried: Sequence[Trial]
     ) -> Iterable[Pass]:
         """The settings that change something: stricter ones, as far as an input is that weak."""
         for setting in self.settings(context):
             stricter = (setting.bits, setting.activations) == (8, self.activations)
             stricter = stricter and setting.least_db > self.least_db
-            if not stricter or (context.memo or {}).get(_WEAKEST, -inf) < setting.least_db:
-                yield setting
+            if stricter and (context.memo or {}).get(_WEAKEST, -inf) >= setting.least_db:
+                continue
+            yield setting
+            if tried and tried[-1].fits:
+                return
 
     def run(self, model: Model, context: Context) -> Report:
         """Encode every weight that gets smaller by it."""
