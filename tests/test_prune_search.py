@@ -60,6 +60,10 @@ def test_between_too_few_and_too_many_is_looked_once_more():
     assert not more
 
 
+def test_without_an_error_nothing_can_be_learnt():
+    assert len(tried(0, 0.3, errors=[0.0])) == 1
+
+
 def test_there_is_an_end():
     assert len(tried(0, 0.3, errors=[0.31] * 10)) <= 4
     assert len(tried(0, 0.3, errors=[0.01] * 10)) <= 4

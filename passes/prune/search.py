@@ -37,7 +37,7 @@ def promising(
         if max(plan.time, plan.nbytes) < _LEAST or share <= taken:
             return
         yield share
-        if not tried:  # it saved nothing
+        if not tried or not tried[-1].error > 0:  # it saved nothing; or nothing is judged, or lost
             return
         brought = tried[-1].error / max(sqrt(plan.loss), 1e-12)
         if not tried[-1].fits:
