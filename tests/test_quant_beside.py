@@ -76,7 +76,9 @@ def test_factors_are_stored_in_16_bits():
 
 def test_what_is_too_small_for_the_rank_has_no_correction():
     proto = model(GRAPHS["MatMul"])
-    assert quantized(proto, bits=4, residual_rank=64)[0] == quantized(proto, bits=4)[0]
+    small, report = quantized(proto, bits=4, residual_rank=64)
+    assert small == quantized(proto, bits=4)[0]
+    assert [entry.text for entry in report.skipped] == ["no correction: too small for rank 64"]
 
 
 @pytest.mark.parametrize("options", [{}, {"bits": 8}, {"bits": 16, "embedding_bits": 8}])

@@ -26,19 +26,20 @@ from math import inf
 from typing import Any, ClassVar
 
 from onnx_compress.ir.analysis import Shapes
-from onnx_compress.ir.errors import InvalidError, OptionError, UnsupportedError
-from onnx_compress.ir.graph import Model, clone, opset
+from onnx_compress.ir.errors import InvalidError, OptionError
+from onnx_compress.ir.graph import Model, opset
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Inventory, Weight
-from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out, thin_out
+from onnx_compress.ir.weights.forms import minimum_opset, spell_out, thin_out
 from onnx_compress.ir.weights.sparse import densify
-from onnx_compress.passes.amount import amount
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, Trial, matches, option
 from onnx_compress.passes.bias import add_to_bias
+from onnx_compress.passes.quant.notes import doubtful, memory
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
+from onnx_compress.passes.quant.reachable import reachable
 from onnx_compress.passes.quant.readers import Choice
-from onnx_compress.passes.quant.residual import correctable, corrects
+from onnx_compress.passes.quant.residual import corrects, uncorrected
 from onnx_compress.passes.quant.sequence import solve_all
 from onnx_compress.passes.quant.setting import Setting
 from onnx_compress.passes.quant.smooth import Smoothed, smooth
@@ -144,14 +145,15 @@ class Quant(Pass):
         self, model: Model, context: Context, allowed: float, tried: Sequence[Trial]
     ) -> Iterable[Pass]:
         """The settings that change something: stricter ones, as far as an input is that weak."""
-        for setting in self.settings(context):
-            stricter = (setting.bits, setting.activations) == (8, self.activations)
-            stricter = stricter and setting.least_db > self.least_db
-            if stricter and (context.memo or {}).get(_WEAKEST, -inf) >= setting.least_db:
-                continue
-            yield setting
-            if tried and tried[-1].fits:
-                return
+        for setting in super().search(model, context, allowed, tried):
+            weakest = (context.memo or {}).get(_WEAKEST, -inf)
+            if not (isinstance(setting, Quant) and setting._idle(self.least_db, weakest)):
+                yield setting
+
+    def _idle(self, tried: float, weakest: float) -> bool:
+        """Whether it is only stricter than what was tried, and no input is that weak."""
+        integers = self.bits == 8 and self.activations != "float"
+        return integers and tried < self.least_db <= weakest
 
     def run(self, model: Model, context: Context) -> Report:
         """Encode every weight that gets smaller by it."""
@@ -159,7 +161,7 @@ class Quant(Pass):
         skipped: list[Entry] = []
         plain = densify(model)  # pruned weights: their zeros stay
         choice, smoothed = None, Smoothed(model)
-        newest, refused = _reachable(model, context)
+        newest, refused = reachable(model, context)
         found = context.weights(model)
         if any(self._bits(weight) <= 8 for weight in found):
             skipped += [Entry("operator set", refused)] if refused else []
@@ -207,6 +209,9 @@ class Quant(Pass):
             doubts += [Entry(weight.name, solved.note)] if solved.note else []
             form, use = solved.form, main_use(weight)
             changes.append(Entry(weight.name, described(weight, plans[weight], form)))
+            if self.residual_rank and self._bits(weight) < 8 and solved.factors is None:
+                reason = uncorrected(weight, self.residual_rank) or "its codes need none"
+                skipped.append(Entry(weight.name, f"no correction: {reason}"))
             readers = {form.readers.get(use, form.default) for use in weight.uses} or {form.default}
             used.update(readers)
             unloaded += weight.nbytes if form.default in readers else 0
@@ -224,7 +229,7 @@ class Quant(Pass):
         detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
         done = sum(entry.subject != "operator set" for entry in changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
-        notes = (*smoothed.notes(), *_memory(unloaded), *unread_note(unread), *_doubtful(doubts))
+        notes = (*smoothed.notes(), *memory(unloaded), *unread_note(unread), *doubtful(doubts))
         return Report(tuple(changes), tuple(skipped), summary, notes)
 
     def _products(
@@ -245,13 +250,10 @@ class Quant(Pass):
         block = self.block_size if self.block_size is not None else self._block(weight, bits)
         wanted = self.zero_point if self.zero_point is not None else bits in _ZEROS
         zeros = bits >= 2 and wanted
-        rank = 0
-        if self.residual_rank and bits < 8:
-            if corrects(weight):
-                return No("it makes up for what the codes of another weight lose")
-            rank = (
-                0 if isinstance(correctable(weight, self.residual_rank), No) else self.residual_rank
-            )
+        rank = self.residual_rank if bits < 8 else 0
+        if rank and corrects(weight):
+            return No("it makes up for what the codes of another weight lose")
+        rank = 0 if uncorrected(weight, rank) else rank
         bases = self.bases if bits == 1 else 1
         return plan(weight, Setting(bits, block, zeros, bases, rank), choice)
 
@@ -286,22 +288,6 @@ def _short_rows(weight: Weight) -> bool:
     )
 
 
-def _memory(unloaded: int) -> tuple[str, ...]:
-    """What is small in the file alone."""
-    if not unloaded:
-        return ()
-    what = f"{amount(unloaded)} of weights are small in the file alone"
-    return (f"decoded when the model is loaded: {what}",)
-
-
-def _doubtful(doubts: Sequence[Entry]) -> tuple[str, ...]:
-    """What the data lack: of the first weight, and how many others there are."""
-    if not doubts:
-        return ()
-    others = f" (and {len(doubts) - 1} others)" if len(doubts) > 1 else ""
-    return (f"{doubts[0].subject}{others}: {doubts[0].text}",)
-
-
 def _spell_out_unfused(model: Model, context: Context) -> int:
     """Weights that would be decoded at every run are written so that they are decoded at load."""
     if not context.target.features:
@@ -311,23 +297,3 @@ def _spell_out_unfused(model: Model, context: Context) -> int:
     except InvalidError:
         return 0  # the check after the pass says what is wrong
     return spell_out(model, {name for op, name in ran if op == "DequantizeLinear"})
-
-
-def _reachable(model: Model, context: Context) -> tuple[int, str]:
-    """The newest operator set that readers may ask for, and why no newer one."""
-    limit = context.target.maximum_opset
-    asked = {reader.minimum_opset for reader in READERS.values()}
-    refused = ""
-    for version in sorted(asked, reverse=True):
-        if model.opset() >= version:
-            break
-        if limit and version > limit:
-            continue
-        trial = clone(model)
-        try:
-            opset.raise_to(trial, version, Shapes(trial, context.sample).types)
-        except UnsupportedError as error:
-            refused = refused or str(error)
-            continue
-        return version, refused
-    return model.opset(), refused

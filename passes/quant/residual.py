@@ -56,19 +56,19 @@ class Factors:
         model.insert_behind(node.output, b("Add", change, change))
 
 
-def correctable(weight: Weight, rank: int) -> Use | No:
-    """The product beside which factors can be, if that is all that reads a weight."""
+def uncorrected(weight: Weight, rank: int) -> str:
+    """Why no factors of this rank can be beside the product of a weight; "" where they can."""
     use = weight.uses[0] if weight.sole_use else None
     if use is None or use.node.op not in ("MatMul", "Gemm") or use.slot != 1:
-        return No("a correction goes with MatMul and Gemm")
+        return "that goes with MatMul and Gemm"
     layout = use.layout
     if layout.groups > 1 or use.path.casts or weight.dtype != "FLOAT":
-        return No("a correction is for one matrix of float32")
+        return "that is for one matrix of float32"
     if use.node.attribute("transA", 0) or is_stored(weight.model, use.node.input(0)):
-        return No("its input is turned, or a constant")
+        return "its input is turned, or a constant"
     if rank * (layout.rows + layout.columns) * _LEAST > weight.size:
-        return No(f"too small for a correction of rank {rank}")
-    return use
+        return f"too small for rank {rank}"
+    return ""
 
 
 def corrects(weight: Weight) -> bool:
