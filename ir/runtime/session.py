@@ -87,7 +87,6 @@ class Session:
         depend on it. `profile`: a folder to write what is run to, see `executed`. `mapped`: leave
         external data in their file, as they are. `intra`: threads for one run, to be timed.
         `optimized`: a file to write what the runtime makes of the model to.
-        `optimized`: a file to write what the runtime makes of the model to.
         """
         import onnxruntime
 

@@ -31,6 +31,7 @@ _REPAIRED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # of what holds weights back; the best is taken
 _SAME = 1e-6  # relative; changes below are rounding
 _BIAS = 128  # bytes of a node that adds one, with its names
+_THREADS = 2  # samples that are run at a time
 _ROWS = 4.0  # rows of data for each column, where there are as many
 
 
@@ -140,7 +141,7 @@ def repair(
     through zero.
     """
     done: set[str] = set()
-    now, then = Walk(model, feeds), Walk(original, feeds)
+    now, then = Walk(model, feeds, _THREADS), Walk(original, feeds, _THREADS)
     look = Look(windows=_ROWS, samples=max(len(feeds), 1))
     ahead = _Ahead(items)
     for at, part in enumerate(items):

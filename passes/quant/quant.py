@@ -35,6 +35,7 @@ from onnx_compress.ir.weights.forms import minimum_opset, spell_out, thin_out
 from onnx_compress.ir.weights.sparse import densify
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, Trial, matches, option
 from onnx_compress.passes.bias import add_to_bias
+from onnx_compress.passes.quant.fragile import fragile
 from onnx_compress.passes.quant.notes import doubtful, memory
 from onnx_compress.passes.quant.plan import Plan, main_use, plan
 from onnx_compress.passes.quant.reachable import reachable
@@ -48,6 +49,9 @@ from onnx_compress.passes.quant.static import Integers, placed, settled
 from onnx_compress.passes.verify.emitted import emit, unread_note
 
 Keep = dict[str, Any]  # bits by pattern
+_LARGE = 1 << 28  # bytes of weights; of larger models it takes too long to find those of 16 bits
+_HELD = 4  # samples that it is looked at
+_WEIGHTS = 0.5  # of the error that is allowed, for weights alone
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
 _WEAKEST = "dB of the weakest input that became bytes"
@@ -144,11 +148,30 @@ class Quant(Pass):
     def search(
         self, model: Model, context: Context, allowed: float, tried: Sequence[Trial]
     ) -> Iterable[Pass]:
-        """The settings that change something: stricter ones, as far as an input is that weak."""
-        for setting in super().search(model, context, allowed, tried):
+        """The settings that change something: stricter ones, as far as an input is that weak.
+
+        Where eight bits are too few, from then on those weights keep sixteen that make it so.
+        """
+        keep: Keep | None = None
+        for setting in self.settings(context):
             weakest = (context.memo or {}).get(_WEAKEST, -inf)
-            if not (isinstance(setting, Quant) and setting._idle(self.least_db, weakest)):
-                yield setting
+            if setting._idle(self.least_db, weakest):
+                continue
+            yield replace(setting, keep=keep or self.keep) if setting.bits == 8 else setting
+            if tried and not tried[-1].fits and setting.bits == 8 and keep is None:
+                keep = self._fragile(model, context, min(allowed, tried[-1].error) * _WEIGHTS)
+                if keep:
+                    yield replace(setting, keep=keep)
+            if tried and tried[-1].fits:
+                return
+
+    def _fragile(self, model: Model, context: Context, allowed: float) -> Keep:
+        """`keep` with 16 bits for few weights, after which the others make this error; or none."""
+        eight = [weight for weight in context.weights(model) if self._bits(weight) == 8]
+        if sum(weight.nbytes for weight in eight) > _LARGE:
+            return {}
+        found = fragile(model, eight, context.fit[:_HELD] or [context.sample], allowed)
+        return {**(self.keep or {}), **{w.name: 16 for w in found}} if found else {}
 
     def _idle(self, tried: float, weakest: float) -> bool:
         """Whether it is only stricter than what was tried, and no input is that weak."""

@@ -12,6 +12,7 @@ from onnx_compress.passes.amount import amount
 from onnx_compress.result import Score, Summary
 
 _WIDTH = 1000  # columns, where there is no terminal to ask: nothing is wrapped in a pipe
+_SETTING = 48  # characters of a setting in the table
 _WORST = 5  # layers shown
 _MOST = 8  # reasons shown; the rest is in the JSON report
 
@@ -21,6 +22,8 @@ def show(report: Summary, title: str) -> None:
     console = terminal()
     console.print(_table(report, title))
     for stage in report.stages:
+        if _shown(stage.name) != stage.name:
+            say(console, f"setting  {stage.name}")
         for note in stage.report.notes:
             say(console, f"note: {note}", "dim")
     _reasons(report, console)
@@ -67,12 +70,17 @@ def _table(report: Summary, title: str) -> Table:
     return table
 
 
+def _shown(name: str) -> str:
+    """As much of a setting as a table has room for; the whole is said below it."""
+    return name if len(name) <= _SETTING else f"{name[: _SETTING - 3]}..."
+
+
 def _row(stage: Stage, original: int) -> list[str]:
     error = "-" if stage.error is None else "exact"
     if stage.error:
         error = f"{stage.error:.4f}" if stage.error >= 1e-4 else f"{stage.error:.0e}"
     return [
-        stage.name,
+        _shown(stage.name),
         stage.failure or stage.report.summary,
         amount(stage.bytes_after),
         f"{original / max(stage.bytes_after, 1):.2f}x",

@@ -15,6 +15,7 @@ from onnx_compress.ir.graph import Model, Node, Value, clone
 from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.kernels.affine import dequantize, quantize, symmetric_scale
 from onnx_compress.passes.logits import give_logits
+from onnx_compress.passes.quant.halves import Part, looked_into
 from onnx_compress.passes.quant.static.channels import apart
 from onnx_compress.passes.quant.static.ranges import Step
 from onnx_compress.passes.quant.static.units import Unit
@@ -26,8 +27,6 @@ _SHARE = 0.08  # of the error^2, below which a unit is left alone
 _ENOUGH = 0.01  # error^2; while more is left, the share is of what is left
 _LOOK = 0.02  # of the error^2, below which a half is not looked into
 _WORTH = 3.0  # times its share of the time that its share of the error must be
-
-_Part = tuple[list[tuple[Unit, float]], float]  # units and what each saves; error^2 of all
 
 
 class Sensitivity:
@@ -96,9 +95,10 @@ def spared(
     time = max(sum(max(gain, 0.0) for _, gain in able), 1e-30)
     total = whole = sensitivity.square([unit for unit, _ in able])
     found: list[tuple[Unit, float]] = []
-    parts: list[_Part] = [(able, total)]
+    parts: list[Part[tuple[Unit, float]]] = [(able, total)]
     while _SMALL < total < np.inf:
-        parts = _looked_into(sensitivity, parts, (_LOOK if total > _ENOUGH else _SHARE) * total)
+        least = (_LOOK if total > _ENOUGH else _SHARE) * total
+        parts = looked_into(lambda side: sensitivity.square([u for u, _ in side]), parts, least)
         left, kept = total, []
         for part, square in sorted(parts, key=lambda each: -each[1]):
             unit, gain = part[0]
@@ -115,18 +115,3 @@ def spared(
         if total <= _ENOUGH:
             break
     return found
-
-
-def _looked_into(sensitivity: Sensitivity, parts: list[_Part], least: float) -> list[_Part]:
-    """The same units, halved until a part makes less error^2 than `least`, or is one unit."""
-    done: list[_Part] = []
-    todo = list(parts)
-    while todo:
-        part, square = todo.pop()
-        if square < least or len(part) == 1:
-            done.append((part, square))
-            continue
-        half = len(part) // 2
-        for side in (part[:half], part[half:]):
-            todo.append((side, sensitivity.square([unit for unit, _ in side])))
-    return done
