@@ -1,6 +1,7 @@
 """prune without a number: which shares of the channels are tried, by the error allowed."""
 
 from dataclasses import replace
+from itertools import pairwise
 from math import inf
 
 import pytest
@@ -10,7 +11,8 @@ from onnx_compress.ir.graph import clone, from_proto, to_proto
 from onnx_compress.passes import Context, Pipeline
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.base import Trial
-from onnx_compress.passes.prune import Prune
+from onnx_compress.passes.prune import Prune, search
+from onnx_compress.passes.prune.structure import ranked
 
 
 def context() -> Context:
@@ -105,3 +107,17 @@ def test_passes_one_after_the_other_see_what_came_before():
     for each in passes:
         each.run(steps, replace(context(), memo=None))
     assert to_proto(both) == to_proto(steps)
+
+
+def test_a_share_far_too_large_is_halved_whatever_rankings_say(monkeypatch):
+    def hopeful(*given: object) -> object:
+        channels, rankings = ranked(*given)
+        return channels, [replace(each, losses=0 * each.losses) for each in rankings]
+
+    monkeypatch.setattr(search, "ranked", hopeful)
+    shares = tried(0, 0.1, errors=[0.9, 0.5, 0.4])
+    assert len(shares) > 2
+    for more, less in pairwise(shares):
+        assert less <= 0.7 * more  # steps of channels are coarse
+    first, second = tried(0, 0.1, errors=[0.105])
+    assert 0.7 * first < second < first

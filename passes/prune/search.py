@@ -4,7 +4,9 @@
                                      ^----- by how much too few they were --------------'
 
 Rankings take losses for independent, so errors of deep models come out larger than expected (up to
-5 times on a dozen models), and know nothing of refits, so others come out smaller (up to 3 times).
+5 times on a dozen models), and know nothing of refits, so others come out smaller (up to 3 times);
+of few samples they know next to nothing. So after a share that was too much, the way back is half
+at most.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +21,9 @@ _TRIES = 4
 _HOPED = 0.7  # times the error expected, at first
 _MORE = 1.1  # times as careful as the last error says
 _NEAR = 0.75  # of the error allowed, from which on no more is tried
+_HALF = 0.5  # the same once a share was too much
 _MOST = 0.7  # of the channels
+_BACK = (0.5, 0.9)  # of the way from what fitted to what did not, the least and the most
 _LEAST = 0.05  # of the time or of the bytes, below which it is not worth an error
 _DIGITS = 1e4  # of a share
 
@@ -29,20 +33,25 @@ def promising(
 ) -> Iterator[float]:
     """Shares, one after the other, for as long as there are some worth the error."""
     channels, rankings = ranked(model, context)
-    times, taken = _HOPED, 0.0
+    times, fine, most, bad = _HOPED, 0.0, _MOST, 1.0
     for _ in range(_TRIES):
         allocation = Allocation(channels, rankings, context.target)
-        plan = allocation.run(_MOST, "channels", (allowed / times) ** 2)
+        plan = allocation.run(most, "channels", (allowed / times) ** 2)
         share = floor(plan.channels * _DIGITS) / _DIGITS
-        if max(plan.time, plan.nbytes) < _LEAST or share <= taken:
+        if max(plan.time, plan.nbytes) < _LEAST or not fine < share < bad:
             return
         yield share
         if not tried or not tried[-1].error > 0:  # it saved nothing; or nothing is judged, or lost
             return
-        brought = tried[-1].error / max(sqrt(plan.loss), 1e-12)
+        error = tried[-1].error
+        brought = error / max(sqrt(plan.loss), 1e-12)
         if not tried[-1].fits:
             times = _MORE * max(times, brought)
-        elif tried[-1].error >= _NEAR * allowed or not all(trial.fits for trial in tried):
+            # where rankings know little, what they expect says nothing
+            most = fine + (share - fine) * min(max(allowed / error, _BACK[0]), _BACK[1])
+            bad = share
+        elif error >= (_NEAR if bad == 1.0 else _HALF) * allowed:
             return
         else:
-            times, taken = _MORE * brought, share
+            times, fine = _MORE * brought, share
+            most = _MOST if bad == 1.0 else (fine + bad) / 2
