@@ -196,14 +196,14 @@ class Pass:
         """The configurations to choose from, the strongest first.
 
         A pass whose numbers are all given has one, itself. Of several the first within the error
-        allowed is taken; if none is, the last is taken if the pass is `obeyed`.
+        allowed is taken; if none is, the one of least error if the pass is `obeyed`.
         """
         return (self,)
 
     def search(
         self, model: Model, context: Context, allowed: float, tried: Sequence["Trial"]
     ) -> Iterable["Pass"]:
-        """Of a pass without numbers: what is tried on copies of `model`, one after the other.
+        """What is tried on copies of `model`, one after the other.
 
         By default its settings, until one fits. `allowed`: the error up to which one may go,
         infinite where another metric decides. `tried` grows while this is read, so that what comes

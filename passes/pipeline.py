@@ -8,6 +8,7 @@ error that is left is taken. Errors add as squares; the last such pass takes the
 
 import time
 from dataclasses import dataclass, replace
+from math import inf
 from typing import ClassVar
 
 from onnx_compress.ir.errors import (
@@ -29,6 +30,8 @@ from onnx_compress.passes.verify import Budget, Quality, Reference, check, exact
 from onnx_compress.passes.verify.budget import FREE
 
 _WORTH = 0.005  # share of the bytes that a pass without numbers must save to be taken
+_NEARER = 0.8  # times the error, for which a weaker setting of numbers that are given is worth it
+_NAN = "it gives NaN or infinity where the original gives numbers"
 _MAGNIFIED = 2.0  # times what the runtime's optimizer changes, for a pass that is exact
 
 
@@ -200,10 +203,10 @@ class _Runner:
         refused: list[Entry] = []
         trials: list[Trial] = []
         best: _Taken | None = None
+        least: _Taken | None = None  # of those that go too far
         context = replace(self.context, memo={})
-        allowed = self.budget.allowed(shares)
-        given = item.settings(context) if item.obeyed else ()
-        for setting in given or item.search(self.model, context, allowed, trials):
+        allowed = self.budget.added() if item.obeyed else self.budget.allowed(shares)
+        for setting in item.search(self.model, context, allowed, trials):
             trial = clone(self.model)
             report = setting.run(trial, context)
             if not report.modified:
@@ -219,17 +222,23 @@ class _Runner:
             if item.exact:
                 note = self._exact(quality, error)
                 report = replace(report, notes=(*report.notes, note)) if note else report
-            if error == float("inf"):
-                raise VerificationError("it gives NaN where the original gives numbers")
-            reason = self.budget.refuses(error, drop, shares)
-            fits = item.exact or not reason or setting in given[-1:]
+            reason = self.budget.refuses(error, drop, allowed, shares)
+            if error == inf:
+                reason = _NAN
+            fits = item.exact or not reason
             trials.append(Trial(setting, error, fits))
+            taken = _Taken(trial, setting, report, quality, error, drop)
             if not fits:
                 refused.append(Entry(str(setting), f"{reason}: not taken"))
+                if error < (inf if least is None else _NEARER * least.error):
+                    least = taken
             elif best is None or file_size(trial) < file_size(best.model):
-                best = _Taken(trial, setting, report, quality, error, drop)
-            if given and fits:
-                break
+                best = taken
+        if best is None and item.obeyed and trials:
+            if least is None:
+                raise VerificationError(_NAN)
+            best = least
+            refused = [entry for entry in refused if entry.subject != str(best.setting)]
         if best is not None:
             self.model = best.model
             if not item.exact:

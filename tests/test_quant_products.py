@@ -7,6 +7,8 @@ import onnx
 import pytest
 from onnx import ModelProto, numpy_helper
 
+from onnx_compress import compress
+from onnx_compress.ir.errors import VerificationError
 from onnx_compress.passes import target as targets
 
 from models_by_text import (
@@ -129,3 +131,31 @@ def test_operator_set_eleven_is_enough_for_what_it_has(bits):
     assert report.modified
     assert small.opset_import[0].version == 11
     assert error(proto, small, ROWS) < 0.1
+
+
+def test_activations_stay_float_where_bytes_would_break_the_error():
+    """Small numbers beside large ones count after a logarithm; weights have their eight bits."""
+    proto = build(
+        "g (float[?,256] x) => (float[?,?] y) { a = MatMul (x, W)  b = Abs (a)  y = Log (b) }",
+        W=np.abs(draw(256, 256)),
+    )
+    size = np.where(np.arange(16) == 0, 3e3, 1.0)[:, None]
+    feeds = [{"x": (np.abs(draw(16, 256)) * size).astype("float32")} for _ in range(8)]
+    report = compress(proto, "quant(bits=8)", feeds, target="avx2", measure=False).report
+    taken, refused = report.stages[-1].setting, report.stages[-1].report.skipped
+    assert taken.activations == "float"
+    assert report.stages[-1].error < 0.15
+    assert refused[0].subject == "quant(bits=8)"
+    with pytest.raises(VerificationError, match="infinity"):  # the logarithm of zero
+        compress(proto, "quant(bits=8,activations='int8')", feeds, target="avx2", measure=False)
+
+
+def test_where_weights_break_the_error_products_take_bytes_all_the_same():
+    weight = draw(256, 256)
+    weight[0] = 1e4  # beside which eight bits are nothing
+    proto = build("g (float[?,256] x) => (float[?,?] y) { y = MatMul (x, W) }", W=weight)
+    feeds = [{"x": draw(16, 256) * (np.arange(256) > 0)} for _ in range(8)]
+    feeds = [{"x": feed["x"].astype("float32")} for feed in feeds]
+    report = compress(proto, "quant(bits=8)", feeds, target="avx2", measure=False).report
+    assert report.stages[-1].error > 0.15
+    assert report.stages[-1].setting.activations is None

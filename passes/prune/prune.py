@@ -110,7 +110,7 @@ class Prune(Pass):
         self, model: Model, context: Context, allowed: float, tried: Sequence[Trial]
     ) -> Iterable[Pass]:
         """Shares that should bring the error which is allowed, by what those before brought."""
-        if not (context.calibrated and isfinite(allowed)):
+        if self.obeyed or not (context.calibrated and isfinite(allowed)):
             yield from super().search(model, context, allowed, tried)
             return
         for share in promising(model, context, allowed, tried):

@@ -43,7 +43,7 @@ def promising(
         yield share
         if not tried or not tried[-1].error > 0:  # it saved nothing; or nothing is judged, or lost
             return
-        error = tried[-1].error
+        error = min(tried[-1].error, 1.0)
         brought = error / max(sqrt(plan.loss), 1e-12)
         if not tried[-1].fits:
             times = _MORE * max(times, brought)

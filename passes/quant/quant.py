@@ -20,7 +20,7 @@ weights stay zero, and codes of eight bits are stored without them where that is
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar
@@ -55,6 +55,7 @@ _WEIGHTS = 0.5  # of the error that is allowed, for weights alone
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
 _WEAKEST = "dB of the weakest input that became bytes"
+_INTEGERS = "whether there were any"
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
 _BITS = (16, 8, 6, 5, 4, 3, 2, 1.58, 1)
 _BLOCKS = {6: 0, 5: 64, 4: 32, 3: 32, 2: 32, 1.58: 128, 1: 128}
@@ -134,8 +135,12 @@ class Quant(Pass):
         return self.bits is not None
 
     def settings(self, context: Context) -> tuple["Quant", ...]:
-        """Without bits: eight with fewer and fewer integer products, then sixteen."""
-        if self.bits is not None:
+        """Without bits: eight with fewer and fewer integer products, then sixteen.
+
+        With eight, and real inputs, the same without the last.
+        """
+        chosen = self.bits == 8 and self.activations is None and context.calibrated
+        if self.bits is not None and not chosen:
             return (self,)
         found: list[Quant] = []
         if self.activations != "float":
@@ -143,7 +148,8 @@ class Quant(Pass):
             found += [replace(self, bits=8, least_db=step) for step in steps]
         if self.activations != "int8":
             found.append(replace(self, bits=8, activations="float", least_db=18.0))
-        return (*found, replace(self, bits=16, activations=None, least_db=18.0))
+        last = replace(self, bits=16, activations=None, least_db=18.0)
+        return tuple(found) if self.obeyed else (*found, last)
 
     def search(
         self, model: Model, context: Context, allowed: float, tried: Sequence[Trial]
@@ -154,11 +160,10 @@ class Quant(Pass):
         """
         keep: Keep | None = None
         for setting in self.settings(context):
-            weakest = (context.memo or {}).get(_WEAKEST, -inf)
-            if setting._idle(self.least_db, weakest):
+            if setting._idle(self, context.memo or {}):
                 continue
             yield replace(setting, keep=keep or self.keep) if setting.bits == 8 else setting
-            if tried and not tried[-1].fits and setting.bits == 8 and keep is None:
+            if tried and not tried[-1].fits and keep is None and not self.obeyed:
                 keep = self._fragile(model, context, min(allowed, tried[-1].error) * _WEIGHTS)
                 if keep:
                     yield replace(setting, keep=keep)
@@ -173,10 +178,13 @@ class Quant(Pass):
         found = fragile(model, eight, context.fit[:_HELD] or [context.sample], allowed)
         return {**(self.keep or {}), **{w.name: 16 for w in found}} if found else {}
 
-    def _idle(self, tried: float, weakest: float) -> bool:
-        """Whether it is only stricter than what was tried, and no input is that weak."""
-        integers = self.bits == 8 and self.activations != "float"
-        return integers and tried < self.least_db <= weakest
+    def _idle(self, first: "Quant", known: Mapping[Any, Any]) -> bool:
+        """Whether it is stricter about bytes alone than the first, where none go by that."""
+        if self.bits != 8 or first.activations == "float":
+            return False
+        if self.activations == "float":
+            return known.get(_INTEGERS) is False
+        return bool(first.least_db < self.least_db <= known.get(_WEAKEST, -inf))
 
     def run(self, model: Model, context: Context) -> Report:
         """Encode every weight that gets smaller by it."""
@@ -210,6 +218,7 @@ class Quant(Pass):
         if context.memo is not None:
             read = [each.readers for each in plans.values()]
             context.memo[_WEAKEST] = choice.weakest(read) if choice is not None else inf
+            context.memo[_INTEGERS] = context.memo[_WEAKEST] < inf
         integers = Integers(model, context)
         if choice is not None and self.activations != "float":
             fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
@@ -217,6 +226,8 @@ class Quant(Pass):
             plans |= integers.plans
             changes += integers.changes
             skipped += integers.skipped
+            if integers.plans and context.memo is not None:
+                context.memo[_INTEGERS] = True
         needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
         used: Counter[str] = Counter()
         unread: tuple[str, ...] = ()

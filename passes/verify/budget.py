@@ -4,7 +4,7 @@ Errors of several passes add as squares, drops of a metric as they are.
 """
 
 from dataclasses import dataclass
-from math import sqrt
+from math import hypot, sqrt
 
 FREE = 1.01  # what adds no more than this to the error there is already may be taken
 
@@ -26,9 +26,12 @@ class Budget:
         left = max(self.max_error**2 - self.error**2, 0.0)
         return max(sqrt(self.error**2 + left / shares), self.error * FREE)
 
-    def refuses(self, error: float, drop: float, shares: int) -> str:
+    def added(self) -> float:
+        """The error up to which a pass may go that adds no more than all that is allowed."""
+        return hypot(self.error, self.max_error)
+
+    def refuses(self, error: float, drop: float, allowed: float, shares: int) -> str:
         """Why a pass that is one of `shares` to come may not spend this; "" if it may."""
-        allowed = self.allowed(shares)
         if not error <= allowed:
             return f"error {error:.3g} is above {allowed:.3g}, its share"
         if self.max_drop is None:
