@@ -30,6 +30,7 @@ from onnx_compress.passes.statistics.request import Look
 _REPAIRED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # of what holds weights back; the best is taken
 _SAME = 1e-6  # relative; changes below are rounding
+_ROUNDING = 1e-5  # of all that is added up: what float32 sums differ by
 _BIAS = 128  # bytes of a node that adds one, with its names
 _THREADS = 2  # samples that are run at a time
 _ROWS = 4.0  # rows of data for each column, where there are as many
@@ -205,6 +206,7 @@ def _refit(model: Model, part: Part, fit: Fit, solve: Solver) -> bool:
     old = part.use.matrix(part.weight.array()).astype(np.float64)
     new = solve(part, old, fit)
     shift = fit.target - np.einsum("grk,gk->gr", new, fit.mean)
+    shift[np.abs(shift) <= _ROUNDING * np.einsum("grk,gk->gr", np.abs(new), _sizes(fit))] = 0
     size = float(np.abs(new - old).max()) + float(np.abs(shift).max())
     if size <= _SAME * max(float(np.abs(old).max()), 1e-30) or not np.isfinite(size):
         return False
@@ -215,13 +217,23 @@ def _refit(model: Model, part: Part, fit: Fit, solve: Solver) -> bool:
     return True
 
 
+def _sizes(fit: Fit) -> Array:
+    """Of the inputs, the root of the mean square, [G, K]; of too many columns that of the means."""
+    squares = fit.mean**2
+    if fit.inner.size:
+        squares = squares + np.diagonal(fit.inner.mean(0), axis1=1, axis2=2)
+    return np.asarray(np.sqrt(np.maximum(squares, 0)))
+
+
 def solved(old: Array, inner: Array, cross: Array) -> Array:
     """V, near `old` as far as that is best on samples it was not fitted to.
 
     `inner` [2, K, K], `cross` [2, R, K]: of one half of the samples and of the other. A change
-    costs by what it does to the output, so the scales of the columns do not matter.
+    costs by what it does to the output, so the scales of the columns do not matter. Rows that lack
+    no more than rounding stay: noise in place of zeros would be the worse for later passes.
     """
-    left = [c - old @ i for c, i in zip(cross, inner, strict=True)]  # what is still missing
+    given = [old @ i for i in inner]
+    left = [c - g for c, g in zip(cross, given, strict=True)]  # what is still missing
     best, least = 0.0, 0.0
     for strength in _STRENGTHS if min(_traces(inner)) > 0 else ():
         try:
@@ -234,7 +246,10 @@ def solved(old: Array, inner: Array, cross: Array) -> Array:
             best, least = strength, loss
     if not best:
         return old
-    return np.asarray(old + _step(inner.mean(0), (left[0] + left[1]) / 2, best))
+    missing = (left[0] + left[1]) / 2
+    step = _step(inner.mean(0), missing, best)
+    gain, power = (step * missing).sum(1), ((given[0] + given[1]) / 2 * old).sum(1)
+    return np.asarray(old + np.where(gain > _SAME**2 * power, 1, 0)[:, None] * step)
 
 
 def _step(inner: Array, missing: Array, strength: float) -> Array:
