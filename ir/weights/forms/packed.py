@@ -5,9 +5,9 @@
     bytes [R, width, words] --unpacked--> codes [R, digits, words] --Reshape--> [R, B, block]
           --Cast, Sub zero [R, B, 1], Mul scale [R, B, 1]--> numbers --Reshape, ...--> W
 
-R rows (output features) of B blocks; `digits` has the arithmetic. Every runtime has it from operator
-set 10 on, and ONNX Runtime folds it when it loads the model: small in the file, full speed, full
-size in memory. Other readers of the same bytes: `picked` rows, `nbits` and `blocked` products.
+R rows (output features) of B blocks; the arithmetic is that of `digits`. Every runtime has it from
+operator set 10 on, and ONNX Runtime folds it when it loads the model: small in the file, full
+speed, full size in memory. Other readers: `picked` rows, `nbits` and `blocked` products.
 """
 
 from collections.abc import Callable, Mapping
@@ -88,7 +88,7 @@ class Packed:
 
     @cached_property
     def packed(self) -> Array:
-        """[rows, (planes,) width, words] of uint8, or [rows, (planes,) words, width]: see `axis`."""
+        """[rows, (planes,) width, words] of uint8; where `axis` is -1, words before width."""
         planes, rows, columns = self.codes.shape
         codes = np.zeros((rows, planes, self.length), np.uint8)
         codes[:, :, :columns] = self.codes.swapaxes(0, 1)
