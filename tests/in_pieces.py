@@ -4,7 +4,6 @@ from unittest import mock
 
 import numpy as np
 from onnx import ModelProto
-from test_partition import HEAVY
 
 from onnx_compress.ir.graph import from_proto
 from onnx_compress.ir.graph.partition import partition
@@ -13,6 +12,8 @@ from onnx_compress.ir.runtime import (
 )
 from onnx_compress.ir.runtime import pieces as pieces_module
 from onnx_compress.ir.runtime.pieces import Pieces
+
+from heavy_models import HEAVY
 
 
 def feeds(proto: ModelProto, count: int = 3) -> list[dict[str, np.ndarray]]:

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto
-from test_partition import HEAVY, LOOP, MODELS, drawn_models, four
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import from_proto
@@ -22,12 +21,14 @@ from onnx_compress.ir.runtime import (
 from onnx_compress.ir.runtime.pieces import Pieces
 
 from graphs import product
+from heavy_models import HEAVY, LOOP, MODELS, four
 from in_pieces import (
     assert_equal,
     feeds,
     in_pieces,
     whole,
 )
+from test_partition import drawn_models
 
 PIECE = 16  # memory is given as this many times what a piece may take
 

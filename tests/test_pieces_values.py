@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from onnx import ModelProto, TensorProto, helper
-from test_partition import MODELS, SIDE, four, square
 
 from onnx_compress.ir.errors import InvalidError, UnsupportedError
 from onnx_compress.ir.runtime import (
@@ -12,6 +11,7 @@ from onnx_compress.ir.runtime import (
 from onnx_compress.ir.runtime.pieces import Pieces
 
 from graphs import parsed, view
+from heavy_models import MODELS, SIDE, four, square
 from in_pieces import (
     assert_equal,
     feeds,
