@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
 from onnx_compress.ir.graph import from_proto, invariants, to_proto
-from onnx_compress.ir.weights.sparse import densify
+from onnx_compress.ir.weights.densify import densify
 from onnx_compress.passes import Context, Report
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.prune import Prune

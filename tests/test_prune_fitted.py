@@ -7,7 +7,7 @@ from onnx import numpy_helper
 from onnx_compress.ir.errors import OptionError, PreconditionError
 from onnx_compress.ir.graph import clone, from_proto, invariants, to_proto
 from onnx_compress.ir.weights import find_weights
-from onnx_compress.ir.weights.sparse import densify
+from onnx_compress.ir.weights.densify import densify
 from onnx_compress.passes import Context
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.prune import Prune

@@ -17,13 +17,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.dead import remove_unused
-from onnx_compress.ir.graph.elements import Array, Tensor
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Value
-from onnx_compress.ir.weights.forms.base import FLOAT, Reader
+from onnx_compress.ir.weights.forms.base import FLOAT, Placing, Reader, read_all
 from onnx_compress.ir.weights.forms.digits import summed, unpacked
 from onnx_compress.ir.weights.order import Order
 from onnx_compress.ir.weights.weight import Use, Weight
@@ -126,38 +125,18 @@ class Packed:
         """
         from onnx_compress.ir.weights.forms.readers import PACKED_READERS
 
-        for use in weight.uses:
-            refused = PACKED_READERS[self.readers.get(use, "unpacked")].allows(use, self)
-            if refused is not None:
-                raise PreconditionError(refused.reason, "choose another reader", use.node.name)
-        model = weight.model
-        stored = StoredBytes(weight, self, model.tensor(weight.value))
-        for use in weight.uses:
-            operand = use.operand
-            PACKED_READERS[self.readers.get(use, "unpacked")].read(use, stored)
-            remove_unused(model, [operand])
+        stored = StoredBytes(weight, weight.model.tensor(weight.value), self)
+        read_all(self, stored, PACKED_READERS)
         if weight.value.is_used:
             unpack_all(stored)
 
 
 @dataclass
-class StoredBytes:
-    """The arrays of one packed weight on their way into the graph; each is put there once."""
+class StoredBytes(Placing):
+    """The arrays of one packed weight; each is put into the graph once."""
 
-    weight: Weight
     form: Packed
-    like: Tensor | None
     _values: dict[str, Value] = field(default_factory=dict)
-
-    def builder(self, use: Use | None = None) -> Builder:
-        """Adds nodes beside the use, or beside the weight."""
-        graph = use.node.graph if use is not None else self.weight.value.graph
-        return Builder(self.weight.model, graph, self.stem, use.node if use else None)
-
-    @property
-    def stem(self) -> str:
-        """What names of new values start with."""
-        return self.weight.stem
 
     def codes(self) -> Value:
         """The bytes, as they lie in `Packed.packed`."""
