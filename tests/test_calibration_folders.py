@@ -1,59 +1,30 @@
-"""Data in folders: several files, states and scalars beside them, and errors that say where."""
+"""Calibration data in folders: which files are read, and which batches they may have."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from onnx import ModelProto
 
 from onnx_compress import calibration
-from onnx_compress.cli import main
 from onnx_compress.ir.errors import CalibrationError
-from onnx_compress.ir.runtime import Feed, Port
+from onnx_compress.ir.runtime import Port
 
-from models_by_text import build, draw, embedding, quick, two_layers
-
-SOURCE = two_layers()
-ROWS = np.arange(8 * 96, dtype="float32").reshape(8, 96)
-
-
-def port(name: str, *shape: int | str | None, dtype: str = "float32") -> Port:
-    return Port(name, np.dtype(dtype), shape)
-
-
-X = port("x", "N", 96)
-
-
-def put(folder: Path, **files: Any) -> Path:
-    """Files in a folder: an array is a .npy, arrays by name a .npz."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        if isinstance(content, dict):
-            np.savez(folder / f"{name}.npz", **content)
-        else:
-            np.save(folder / f"{name}.npy", content)
-    return folder
-
-
-def feeds(source: Any, *ports: Port) -> list[Feed]:
-    return list(calibration.read(source, ports or (X,)).feeds)
+from calibration_files import (
+    ROWS,
+    SOURCE,
+    X,
+    feeds,
+    port,
+    put,
+    refused,
+    shapes,
+)
+from models_by_text import build, draw, quick
 
 
 def rows(source: Any, *ports: Port) -> list[int]:
     """Which rows of ROWS came out, in this order."""
     return [int(feed["x"][0, 0]) // 96 for feed in feeds(source, *ports)]
-
-
-def shapes(source: Any, name: str, *ports: Port) -> list[tuple[int, ...]]:
-    return [feed[name].shape for feed in feeds(source, *ports)]
-
-
-def refused(source: Any, *ports: Port) -> str:
-    with pytest.raises(CalibrationError) as caught:
-        calibration.read(source, ports or (X,))
-    assert caught.value.hint
-    return str(caught.value)
 
 
 # ------------------------------------------------------------------------------------ what is read
@@ -200,188 +171,3 @@ def test_numbers_with_a_gap_are_not_put_together_with_others(tmp_path):
 )
 def test_odd_data_from_python_are_refused(data):
     refused(data)
-
-
-# ------------------------------------------------------------------- scalars, states and caches
-
-RATE = port("sr", dtype="int64")
-STATE = port("h", 2, 1, 64)
-OPEN = port("h", "layers", 1, 64)
-CACHE = port("past", "batch", 3, "past", 4)
-
-
-@pytest.mark.parametrize("rate", [np.int64(16000), np.int64([16000])], ids=["scalar", "[1]"])
-def test_a_scalar_given_once_holds_for_all_samples(tmp_path, rate):
-    by_name = put(tmp_path / "by_name", x=ROWS, sr=rate)
-    by_file = put(tmp_path / "by_file", a={"x": ROWS[:3], "sr": rate}, b={"x": ROWS, "sr": rate})
-    for folder, count in ((by_name, 8), (by_file, 11)):
-        found = feeds(folder, X, RATE)
-        assert [(feed["sr"].shape, int(feed["sr"])) for feed in found] == [((), 16000)] * count
-
-
-def test_a_scalar_may_differ_between_files_and_samples(tmp_path):
-    a, b = {"x": ROWS[:2], "sr": np.int64(8)}, {"x": ROWS[:2], "sr": np.int64([16, 48])}
-    found = feeds(put(tmp_path, a=a, b=b), X, RATE)
-    assert [int(feed["sr"]) for feed in found] == [8, 8, 16, 48]
-
-
-def test_a_state_in_one_file_of_two_is_missing_in_the_other(tmp_path):
-    state = np.zeros((2, 1, 64), "float32")
-    error = refused(put(tmp_path, a={"x": ROWS, "h": state}, b={"x": ROWS}), X, STATE)
-    assert "b.npz" in error
-    assert "'h'" in error
-
-
-@pytest.mark.parametrize("shape", [(2, 1, 64), (1, 2, 1, 64), (8, 2, 1, 64), (16, 1, 64)])
-def test_a_state_whose_first_axis_is_fixed(tmp_path, shape):
-    state = draw(*shape)
-    for folder in (
-        put(tmp_path / "by_name", x=ROWS, h=state),
-        put(tmp_path / "by_file", a={"x": ROWS, "h": state}),
-    ):
-        found = feeds(folder, X, STATE)
-        stacked = state.reshape(-1, 2, 1, 64)
-        for at, feed in enumerate(found):
-            np.testing.assert_array_equal(feed["h"], stacked[at % len(stacked)])
-        assert len(found) == 8
-
-
-@pytest.mark.parametrize("size", [0, 1, 3])
-def test_a_state_of_another_size_is_refused_with_its_shape(tmp_path, size):
-    folder = put(tmp_path, a={"x": ROWS, "h": np.zeros((size, 1, 64), "float32")})
-    error = refused(folder, X, STATE)
-    assert "a.npz" in error
-    assert f"[{size}, 1, 64]" in error
-
-
-@pytest.mark.parametrize("given", [{"h": draw(1, 2, 1, 64)}, {"h/0": draw(2, 1, 64)}], ids=list)
-def test_a_state_whose_first_axis_is_open(tmp_path, given):
-    folder = put(tmp_path, a={"x": ROWS, **given}, b={"x": ROWS[:3], **given})
-    assert shapes(folder, "h", X, OPEN) == [(2, 1, 64)] * 11
-
-
-def test_a_state_that_reads_like_two_samples_is_refused_with_a_way_out(tmp_path):
-    folder = put(tmp_path, a={"x": ROWS, "h": np.zeros((2, 1, 64), "float32")})
-    assert "'h': 2" in refused(folder, X, OPEN)
-
-
-def test_empty_caches(tmp_path):
-    empty = np.zeros((1, 3, 0, 4), "float32")
-    folder = put(tmp_path, a={"x": ROWS, "past": empty}, b={"x": ROWS[:1], "past/0": empty})
-    assert shapes(folder, "past", X, CACHE) == [(1, 3, 0, 4)] * 9
-
-
-def test_a_cache_whose_first_axis_is_empty_holds_for_all_samples(tmp_path):
-    """As the documentation says of what is given once: it cannot be eight samples."""
-    folder = put(tmp_path, a={"x": ROWS, "past": np.zeros((0, 4), "float32")})
-    assert shapes(folder, "past", X, port("past", "past", 4)) == [(0, 4)] * 8
-
-
-def test_caches_of_several_lengths(tmp_path):
-    caches = {f"past/{at}": draw(1, 3, at, 4) for at in range(3)}
-    folder = put(tmp_path, a={"x": ROWS[:3], **caches})
-    assert shapes(folder, "past", X, CACHE) == [(1, 3, at, 4) for at in range(3)]
-
-
-def test_a_model_with_a_rate_a_state_and_a_cache(tmp_path):
-    proto = build(
-        """g (float[N,96] x, float[2,1,64] h, float[B,3,P,4] past, int64 sr) => (float[N,32] y) {
-            p = MatMul (x, W)  m = ReduceMean <keepdims=0> (h)  c = ReduceSum <keepdims=0> (past)
-            f = Cast <to=1> (sr)  q = Add (p, m)  r = Add (q, c)  y = Div (r, f) }""",
-        W=draw(96, 32),
-    )
-    given = {"h": draw(2, 1, 64), "past": np.zeros((1, 3, 0, 4), "float32"), "sr": np.int64(3)}
-    by_name = put(tmp_path / "by_name", x=draw(6, 96), **given)
-    by_file = put(
-        tmp_path / "by_file", a={"x": draw(2, 96), **given}, b={"x": draw(4, 96), **given}
-    )
-    for folder in (by_name, by_file):
-        report = quick(proto, "quant(bits=8)", folder).report
-        assert (report.fitted, report.judged) == (3, 3)
-
-
-def test_files_without_samples_are_named(tmp_path):
-    folder = put(tmp_path, a={"x": ROWS}, b={"x": ROWS[:0]})
-    error = refused(folder)
-    assert "b.npz" in error
-    assert "no samples" in error
-
-
-# ------------------------------------------------------------------------------- at the command
-
-BAD_ROW = np.where(np.arange(8)[:, None] == 5, np.nan, ROWS).astype("float32")
-# what is in the second of two files -> words of the error
-BAD = {
-    "type": ({"x": ROWS.astype("float64")}, ["x", "sample 0", "float64"]),
-    "width": ({"x": ROWS[:, :95]}, ["x", "sample 0", "[1, 95]"]),
-    "rank": ({"x": ROWS.reshape(8, 2, 48, 1)}, ["x", "[8, 2, 48, 1]"]),
-    "NaN": ({"x": BAD_ROW}, ["x", "sample 5", "NaN"]),
-    "one of numbered": ({"x/0": ROWS[:1], "x/1": BAD_ROW[5:6]}, ["x", "sample 1", "NaN"]),
-    "another name": ({"z": ROWS}, ["'z'"]),
-    "a name too many": ({"x": ROWS, "z": ROWS}, ["'z'"]),
-    "nothing": ({}, ["no samples"]),
-    "objects": ({"x": np.array([{}, None], dtype=object)}, ["no plain arrays"]),
-}
-
-
-def command(tmp_path: Path, proto: ModelProto, folder: Path, capsys: Any) -> list[str]:
-    """The error lines of a run that is refused for its data."""
-    (tmp_path / "in.onnx").write_bytes(proto.SerializeToString())
-    arguments = [str(tmp_path / name) for name in ("in.onnx", "out.onnx")]
-    assert main([*arguments, "--calib", str(folder)]) == 5
-    printed = capsys.readouterr()
-    assert printed.out == ""
-    assert not (tmp_path / "out.onnx").exists()
-    error, hint = printed.err.splitlines()
-    assert error.startswith("error: ")
-    assert hint.startswith("hint:  ")
-    return [error, hint]
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_the_command_names_file_input_and_sample(tmp_path, capsys, name):
-    content, words = BAD[name]
-    folder = put(tmp_path / "data", a={"x": ROWS}, b=content)
-    error, _ = command(tmp_path, SOURCE, folder, capsys)
-    for word in [str(folder / "b.npz"), *words]:
-        assert word in error
-
-
-@pytest.mark.parametrize("array", [ROWS.astype("float64"), BAD_ROW, ROWS[:3]], ids=list("abc"))
-def test_the_command_names_the_file_of_one_input(tmp_path, capsys, array):
-    proto = build(
-        "g (float[N,96] x, float[N,96] z) => (float[N,32] y) { s = Add (x, z)  y = MatMul (s, W) }",
-        W=draw(96, 32),
-    )
-    folder = put(tmp_path / "data", x=ROWS, z=array)
-    error, _ = command(tmp_path, proto, folder, capsys)
-    assert str(folder) in error
-    assert "z" in error.replace(str(folder), "")
-
-
-def test_the_command_names_the_folder_where_an_input_has_no_file(tmp_path, capsys):
-    proto = build(
-        "g (float[N,96] x, float[N,96] z) => (float[N,96] y) { y = Add (x, z) }",
-    )
-    folder = put(tmp_path / "data", x=ROWS)
-    error, _ = command(tmp_path, proto, folder, capsys)
-    assert str(folder) in error
-    assert "'z'" in error
-
-
-def test_a_sample_that_the_model_refuses_is_named_by_its_place_in_the_data(tmp_path, capsys):
-    """Not by its place among those that are judged."""
-    proto, _ = embedding()
-    numbers = np.zeros((8, 3, 5), "int64")
-    numbers[5] = 200  # the table has 200 rows
-    error, _ = command(tmp_path, proto, put(tmp_path / "data", a={"i": numbers}), capsys)
-    assert "sample 5" in error
-
-
-def test_one_sample_in_all_files_is_too_few(tmp_path, capsys):
-    folder = put(tmp_path / "data", a={"x": ROWS[:1]})
-    error, _ = command(tmp_path, SOURCE, folder, capsys)
-    assert "one sample" in error
-    put(folder, b={"x": ROWS[1:2]})
-    arguments = [str(tmp_path / name) for name in ("in.onnx", "out.onnx")]
-    assert main([*arguments, "--calib", str(folder), "--quiet", "--passes", "quant(bits=8)"]) == 0

@@ -9,9 +9,9 @@ from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph import from_proto, to_proto
 from onnx_compress.ir.runtime.optimized import optimized
 from onnx_compress.ir.weights import find_weights
+from onnx_compress.ir.weights.densify import densify, is_sparse
 from onnx_compress.ir.weights.effective import effective
 from onnx_compress.ir.weights.forms import Half, Sparse, affine
-from onnx_compress.ir.weights.sparse import densify, is_sparse
 from onnx_compress.passes import Context
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.clean import Fold

@@ -1,20 +1,14 @@
-"""Models run in pieces: the same outputs and errors as when they are run whole."""
-
-import re
-from unittest import mock
+"""A model run in pieces gives what it gives whole."""
 
 import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import ModelProto, TensorProto, helper
-from test_partition import HEAVY, LOOP, MODELS, SIDE, drawn_models, four, square
+from onnx import ModelProto
 
-from onnx_compress import cli, compress
-from onnx_compress.ir.errors import InvalidError, UnsupportedError
-from onnx_compress.ir.graph import from_proto, load, to_bytes
-from onnx_compress.ir.graph.partition import partition
+from onnx_compress.ir.errors import InvalidError
+from onnx_compress.ir.graph import from_proto
 from onnx_compress.ir.runtime import (
     Session,
     activations,
@@ -24,55 +18,24 @@ from onnx_compress.ir.runtime import (
     observe,
     open_session,
 )
-from onnx_compress.ir.runtime import pieces as pieces_module
 from onnx_compress.ir.runtime.pieces import Pieces
 
-from graphs import parsed, product, view
+from graphs import product
+from heavy_models import HEAVY, LOOP, MODELS, four
+from in_pieces import (
+    assert_equal,
+    feeds,
+    in_pieces,
+    whole,
+)
+from test_partition import drawn_models
 
 PIECE = 16  # memory is given as this many times what a piece may take
-
-
-def feeds(proto: ModelProto, count: int = 3) -> list[dict[str, np.ndarray]]:
-    """Samples, each of another number of rows."""
-    rng = np.random.default_rng(1)
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    width = proto.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    found = []
-    for at in range(count):
-        every = {"t": np.array(at % 2 == 0)}
-        every["x"] = rng.standard_normal((at % 4 + 1, width)).astype(np.float32)
-        names = {info.name for info in proto.graph.input} - stored
-        found.append({name: array for name, array in every.items() if name in names})
-    return found
-
-
-def in_pieces(proto: ModelProto, samples, limit: int = HEAVY, **options) -> list[list]:
-    """Outputs of parts of `limit` bytes, loaded like any model."""
-
-    def cut(model, _):
-        return partition(model, limit)
-
-    with mock.patch.object(pieces_module, "partition", cut):
-        return list(Pieces(from_proto(proto), **options).run_all(samples))
 
 
 def with_memory(size: int, proto: ModelProto, samples, **options) -> list[list]:
     with memory(size):
         return list(Pieces(from_proto(proto), **options).run_all(samples))
-
-
-def whole(proto: ModelProto, samples, **options) -> list[list]:
-    return list(Session(from_proto(proto), **options).run_all(samples))
-
-
-def assert_equal(found: list[list], expected: list[list], tolerance: float = 0) -> None:
-    for ours, theirs in zip(found, expected, strict=True):
-        for a, b in zip(ours, theirs, strict=True):
-            assert (a.dtype, a.shape) == (b.dtype, b.shape)
-            if tolerance and a.dtype.kind == "f":
-                np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
-            else:
-                np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("limit", [1, HEAVY, 2 * HEAVY])
@@ -149,181 +112,6 @@ def test_large_activations_wait_in_the_scratch_file(monkeypatch):
     assert {(each.dtype, len(each.shape)) for each in spilled} == {(np.dtype("float32"), 2)}
 
 
-# -------------------------------------------------------------------------- other kinds of values
-
-
-def cast(element: int) -> str:
-    """A value of this type that goes over a piece."""
-    return (
-        f"p = MatMul(x, a) t = Cast<to = {element}>(p) q = MatMul(p, b) r = MatMul(q, c) "
-        "u = Cast<to = 1>(t) y = Add(r, u)"
-    )
-
-
-KINDS = {
-    "strings": cast(TensorProto.STRING),
-    "halves": cast(TensorProto.FLOAT16),
-    "doubles": cast(TensorProto.DOUBLE),
-    "bytes": cast(TensorProto.INT8),
-    "booleans": "p = MatMul(x, a) t = Greater(p, k) q = MatMul(p, b) r = MatMul(q, c) "
-    "y = Where(t, q, r)",
-    "scalars": "p = MatMul(x, a) t = ReduceMax<keepdims = 0>(p) q = MatMul(p, b) y = Mul(q, t)",
-    "no rows": "p = MatMul(x, a) e = Constant<value = int64[1] {0}>() t = Slice(p, e, e, e) "
-    "q = MatMul(p, b) r = MatMul(q, c) y = Concat<axis = 0>(t, r)",
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_values_of_any_kind_go_from_piece_to_piece(kind):
-    proto = four(KINDS[kind])
-    samples = feeds(proto)
-    expected = whole(proto, samples, optimize=False)
-    assert_equal(in_pieces(proto, samples, optimize=False), expected)
-
-
-SPECIAL = {
-    "a sequence": "p = MatMul(x, a) t = SplitToSequence<axis = 1>(p) q = MatMul(p, b) "
-    "r = MatMul(q, c) u = ConcatFromSequence<axis = 1>(t) y = Add(r, u)",
-    "bfloat16": cast(TensorProto.BFLOAT16),
-}
-
-
-def assert_works_or_is_named(proto: ModelProto, samples, name: str) -> None:
-    try:
-        found = in_pieces(proto, samples)
-    except UnsupportedError as error:
-        assert ("--memory" in error.hint, error.where) == (True, name)  # noqa: PT017
-        return
-    assert_equal(found, whole(proto, samples), tolerance=1e-5)
-
-
-@pytest.mark.parametrize("kind", SPECIAL)
-def test_values_that_cannot_go_from_piece_to_piece_work_or_are_named(kind):
-    proto = four(SPECIAL[kind])
-    assert_works_or_is_named(proto, feeds(proto), "t")
-
-
-def test_sequences_given_to_a_model_work_or_are_named():
-    proto = four(
-        "p = MatMul(x, a) u = ConcatFromSequence<axis = 0>(s) q = MatMul(p, b) y = Add(q, u)"
-    )
-    proto.graph.input.append(helper.make_tensor_sequence_value_info("s", 1, None))
-    x = np.ones((2, SIDE), np.float32)
-    assert_works_or_is_named(proto, [{"x": x, "s": [x[:1], x[1:]]}], "s")
-
-
-@pytest.mark.parametrize("dtype", [object, "U4"])
-def test_strings_are_given(dtype):
-    proto = four("t = Cast<to = 1>(s) p = MatMul(x, a) q = Mul(p, t) y = MatMul(q, b)",
-                 inputs="float[N,32] x, string[1] s")  # fmt: skip
-    sample = {**feeds(proto, 1)[0], "s": np.array(["1.5"], dtype)}
-    expected = whole(proto, [sample], optimize=False)
-    assert_equal(in_pieces(proto, [sample], optimize=False), expected)
-
-
-def test_strings_of_constant_nodes_are_given_out():
-    proto = four(
-        's = Constant<value_strings = ["one", "two"]>() p = MatMul(x, a) y = MatMul(p, b)',
-        "float[N,32] y, string[2] s",
-    )
-    samples = feeds(proto)
-    assert_equal(in_pieces(proto, samples, optimize=False), whole(proto, samples, optimize=False))
-
-
-RANDOM = {
-    "an operator": ("r = RandomNormalLike(k)", ""),
-    "a function": (
-        "r = local.noise(k)",
-        '<domain: "local", opset_import: ["" : 19]> noise (v) => (w) { w = RandomNormalLike(v) }',
-    ),
-    "Dropout": ("h = Constant<value = float {0.5}>() on = Constant<value = bool {1}>() "
-                "r = Dropout(z, h, on)", ""),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", RANDOM)
-def test_random_numbers_are_drawn_once(kind):
-    nodes, functions = RANDOM[kind]
-    proto = parsed(
-        f"""<ir_version: 8, opset_import: ["" : 19, "local" : 1]>
-        g (float[N,32] x) => (float first, float last) {{
-            {nodes} p = MatMul(x, a) first = Mul(p, r) q = MatMul(p, b) s = Sub(q, q)
-            t = MatMul(s, c) e = Neg(k) f = Mul(t, e) u = Add(f, p) last = Mul(u, r) }}
-        {functions}""",
-        **{name: square(at) for at, name in enumerate("abc")},
-        k=np.float32([0.5] * SIDE),
-        z=np.ones(SIDE, np.float32),
-    )
-    for result in (proto.graph.output[0], proto.graph.output[1]):
-        result.type.tensor_type.ClearField("shape")
-    (first, last), = in_pieces(proto, feeds(proto, 1), optimize=False)  # fmt: skip
-    np.testing.assert_array_equal(first, last)
-
-
-# ----------------------------------------------------------------------------------------- feeds
-
-
-def test_an_initializer_that_is_given_overrides_the_stored_one():
-    proto = MODELS["weights that can be overridden"]()
-    (sample,) = feeds(proto, 1)
-    sample["c"] = square(50)
-    expected = whole(proto, [sample], optimize=False)
-    assert_equal(in_pieces(proto, [sample], optimize=False), expected, tolerance=1e-5)
-
-
-def test_an_initializer_that_can_be_overridden_is_given_out():
-    proto = with_output(MODELS["weights that can be overridden"](), "c")
-    samples = feeds(proto)
-    expected = whole(proto, samples, optimize=False)
-    assert_equal(in_pieces(proto, samples, optimize=False), expected, tolerance=1e-5)
-
-
-def with_output(proto: ModelProto, name: str) -> ModelProto:
-    proto.graph.output.append(helper.make_tensor_value_info(name, 1, None))
-    return proto
-
-
-def test_an_input_is_given_out():
-    proto = with_output(MODELS["a chain"](), "x")
-    samples = feeds(proto)
-    expected = whole(proto, samples, optimize=False)
-    assert_equal(in_pieces(proto, samples, optimize=False), expected)
-
-
-X = np.ones((2, SIDE), np.float32)
-WRONG = {
-    "nothing": {},
-    "another name": {"z": X},
-    "one too many": {"x": X, "z": X},
-    "doubles": {"x": X.astype(np.float64)},
-    "integers": {"x": X.astype(np.int64)},
-    "another width": {"x": np.ones((2, SIDE + 1), np.float32)},
-    "another width that broadcasts": {"x": np.ones((2, 1), np.float32)},
-    "another rank": {"x": np.ones((2, 2, SIDE), np.float32)},
-}
-
-
-@pytest.mark.parametrize("place", [0, 1])
-@pytest.mark.parametrize("start", ["p = MatMul(x, a)", "s = Relu(x) i = Neg(s) p = Add(i, l)"])
-@pytest.mark.parametrize("kind", WRONG)
-def test_wrong_inputs_are_refused_as_by_a_session(kind, start, place):
-    proto = four(f"{start} q = Relu(p) r = Neg(q) y = Add(r, l)")
-    samples = [{"x": X}, {"x": X}]
-    samples[place] = WRONG[kind]
-    for run in (whole, in_pieces):
-        with pytest.raises(InvalidError, match="does not run"):
-            run(proto, samples)
-
-
-@pytest.mark.parametrize(
-    "kind", "float double float16 bfloat16 int8 uint8 int32 int64 bool string".split()
-)
-def test_inputs_and_outputs_are_described_as_by_a_session(kind):
-    model = view(f"({kind}[N,2] x, {kind}[3] z, {kind} s) => ({kind}[N,2] y) {{ y = Identity(x) }}")
-    ours, theirs = Pieces(model), Session(model)
-    assert (ours.inputs, ours.outputs) == (theirs.inputs, theirs.outputs)
-
-
 # ------------------------------------------------------------------------------------ what is run
 
 
@@ -392,93 +180,7 @@ def test_a_file_that_the_runtime_cannot_load_is_refused_though_it_is_large(tmp_p
         open_session(path)
 
 
-# --------------------------------------------------------------------------------------- compress
-
-
-def saved(folder, external: bool = False):
-    proto = parsed(
-        "(float[N,96] x) => (float[N,96] y) { p = MatMul(x, a) q = Relu(p) r = Gemm(q, b, c) "
-        "s = Add(r, p) t = MatMul(s, d) y = Add(t, x) }",
-        **{name: np.random.default_rng(at).standard_normal((96, 96)).astype(np.float32) / 10
-           for at, name in enumerate("abd")},
-        c=np.ones(96, np.float32),
-    )  # fmt: skip
-    path = folder / "in.onnx"
-    onnx.save_model(proto, path, save_as_external_data=external, location="d", size_threshold=0)
-    return path
-
-
-DATA = {"x": np.random.default_rng(3).standard_normal((8, 96)).astype(np.float32)}
-
-
-@pytest.mark.parametrize("external", [False, True])
-@pytest.mark.parametrize(
-    "passes", ["quant(bits=8)", "quant(bits=16)", "prune(sparsity=0.5),quant(bits=8)", "fold"]
-)
-def test_the_result_is_the_same_with_little_memory(tmp_path, passes, external):
-    path = saved(tmp_path, external)
-    out = {name: tmp_path / name for name in ("whole.onnx", "pieces.onnx")}
-    large = compress(path, passes, DATA, out["whole.onnx"], target="avx512-vnni").report
-    small = compress(
-        path, passes, DATA, out["pieces.onnx"], target="avx512-vnni", memory=20_000
-    ).report
-    assert out["whole.onnx"].read_bytes() == out["pieces.onnx"].read_bytes()
-    assert large.timing or large.unchanged
-    assert small.timing is None
-    assert not any("speed" in warning for warning in large.warnings)
-    assert any("speed was not measured" in warning for warning in small.warnings)
-    assert small.error == pytest.approx(large.error, rel=1e-2, abs=1e-6)
-
-
-@pytest.mark.parametrize("passes", ["prune,quant", "quant"])
-def test_settings_are_found_with_little_memory(tmp_path, passes):
-    path = saved(tmp_path)
-    result = compress(path, passes, DATA, tmp_path / "out.onnx", memory=1)
-    assert result.report.bytes_after < result.report.bytes_before
-    assert result.report.error <= result.report.max_error
-    assert load(tmp_path / "out.onnx").opset()
-
-
-def test_inputs_are_drawn_with_little_memory(tmp_path):
-    path = saved(tmp_path)
-    report = compress(path, "quant(bits=8)", out=tmp_path / "out.onnx", memory=1).report
-    assert report.drawn
-    assert report.bytes_after < report.bytes_before
-
-
-def test_the_model_given_stays_as_it_is(tmp_path):
-    model = load(saved(tmp_path))
-    before = to_bytes(model)
-    compress(model, "quant(bits=8)", DATA, memory=1)
-    assert to_bytes(model) == before
-
-
 # ------------------------------------------------------------------------------------ command line
-
-
-@pytest.mark.parametrize(("size", "pieces"), [("64KB", True), ("1K", True), ("1GB", False),
-                                              ("0.5g", False), ("1000000000", False)])  # fmt: skip
-def test_the_command_takes_sizes(tmp_path, capsys, size, pieces):
-    path, out = saved(tmp_path), tmp_path / "out.onnx"
-    np.savez(tmp_path / "d.npz", **DATA)
-    arguments = [str(path), str(out), "--passes", "quant(bits=8)", "--calib", tmp_path / "d.npz"]
-    assert cli.main([*map(str, arguments), "--memory", size]) == 0
-    printed = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert ("speed was not measured" in printed) == pieces
-    assert out.exists()
-
-
-@pytest.mark.parametrize("size", ["abc", "", "GB", "1 apple", "nan", "inf", "1e999", "5XB", "-1KB"])
-def test_what_is_no_size_is_a_wrong_command(tmp_path, capsys, size):
-    assert cli.main([str(saved(tmp_path)), str(tmp_path / "out.onnx"), "--memory", size]) == 2
-    assert "--memory" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("size", ["0", "0KB", "0.1"])
-def test_no_memory_is_a_wrong_command(tmp_path, capsys, size):
-    assert cli.main([str(saved(tmp_path)), str(tmp_path / "out.onnx"), "--memory", size]) == 2
-    assert "--memory" in capsys.readouterr().err
-    assert not (tmp_path / "out.onnx").exists()
 
 
 def test_a_loop_is_one_node_of_one_piece():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from onnx_compress.ir.graph import from_proto, invariants
+from onnx_compress.ir.weights.densify import is_sparse
 from onnx_compress.ir.weights.effective import effective
-from onnx_compress.ir.weights.sparse import is_sparse
 from onnx_compress.passes import Context, Pipeline
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.quant.pruned import mask_of, on_mask

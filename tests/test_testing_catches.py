@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from functools import cache, partial
 
-import broken_functions as functions
-import broken_passes as passes
 import numpy as np
 import pytest
 from onnx import ModelProto, numpy_helper
@@ -15,6 +13,8 @@ from onnx_compress.passes.clean import Fold
 from onnx_compress.passes.quant import Quant
 from onnx_compress.testing import CHECKS, Failed, check_pass, models
 
+import broken_functions as functions
+import broken_passes as passes
 from models_by_text import build, draw
 
 DRAWN = models()

@@ -3,15 +3,15 @@
 import re
 from collections.abc import Callable
 
-import broken_functions as functions
 import pytest
-from broken_passes import Halved
 from onnx import ModelProto
 
 from onnx_compress.bench import drawn, held, others
 from onnx_compress.passes import Pipeline
 from onnx_compress.passes.clean import Fold
 
+import broken_functions as functions
+from broken_passes import Halved
 from models_by_text import build, draw
 
 

@@ -1,11 +1,7 @@
-"""Mutations: each writes a model differently, really does, and keeps what the model computes."""
+"""Mutations: models written differently keep their outputs."""
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
-from zlib import crc32
 
 import numpy as np
 import onnx
@@ -15,46 +11,38 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, TensorProto, numpy_helper
 
 from onnx_compress.bench.drawn import wrong
-from onnx_compress.ir.graph import Model, from_proto, load
+from onnx_compress.ir.graph import from_proto, load
 from onnx_compress.ir.runtime import Session
-from onnx_compress.ir.weights.forms import Dense
-from onnx_compress.passes import Context, Entry, Pass, Phase, Report, option
-from onnx_compress.passes.clean import Fold
-from onnx_compress.passes.prune import Prune
-from onnx_compress.passes.quant import Quant
 from onnx_compress.testing import (
     MUTATIONS,
-    Failed,
-    check_mutations,
     examples,
     feed_of,
     models,
 )
-from onnx_compress.testing.mutated import as_good_as
 from onnx_compress.testing.mutations import saved_externally
 from onnx_compress.testing.outputs import Yardstick, compare
 
-from models_by_text import (  # noqa: F401
+from models_by_text import (
     Feed,
     all_nodes,
     all_ops,
-    build,
     draw,
     run,
-    same_numbers_in_any_order,
+    same_numbers_in_any_order,  # noqa: F401
+)
+from mutated_models import (
+    DRAWN,
+    everything,
+    mutated,
+    stored,
 )
 
-DRAWN = models()
 ODD = models(dtypes=("float32", "float64"), opsets=(11, 23), functions=True)
 RARE = ("gemm_split", "transposed_product", "shared")  # need a Gemm, or a weight of two readers
 
 
 def data(model: ModelProto) -> bytes:
     return model.SerializeToString(deterministic=True)
-
-
-def mutated(name: str, model: ModelProto, seed: int = 0) -> ModelProto | None:
-    return MUTATIONS[name](model, np.random.default_rng(seed))
 
 
 def same(one: ModelProto, other: ModelProto, seed: int = 0) -> str:
@@ -119,22 +107,6 @@ def test_equal_generators_give_equal_models(name):
 
 
 # ----------------------------------------------------------------------------- on one model of all
-
-
-def everything() -> ModelProto:
-    """Something for each mutation."""
-    return build(
-        "g (float[N,4] x) => (float[N,3] y, float[N,4] z) {"
-        " a = Gemm (x, W, b)  h = MatMul (x, V)  k = Mul (h, s)  z = Add (k, s)  y = Relu (a) }",
-        W=draw(4, 3),
-        b=draw(3),
-        V=draw(4, 4),
-        s=draw(4),
-    )
-
-
-def stored(model: ModelProto) -> dict[str, np.ndarray]:
-    return {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
 
 
 def readers(model: ModelProto, name: str) -> list[str]:
@@ -210,88 +182,6 @@ def test_every_mutation_says_what_it_does():
     assert all((function.__doc__ or "").strip() for function in MUTATIONS.values())
 
 
-# --------------------------------------------------------------------------------- nothing to do
-
-
-IDLE = [
-    "as_constant_nodes",
-    "as_inputs",
-    "behind_identity",
-    "behind_transpose",
-    "behind_cast",
-    "shared",
-    "tied",
-    "gemm_split",
-    "transposed_product",
-    "captured_by_branch",
-    "reorder_nodes",
-]
-
-
-@pytest.mark.parametrize("name", IDLE)
-def test_it_says_none_where_there_is_nothing_to_write_differently(name):
-    model = build("g (float[N,4] x) => (float[N,4] y) { h = Relu (x)  y = Neg (h) }")
-    assert mutated(name, model) is None
-
-
-def test_a_newest_operator_set_is_not_raised():
-    model = build("g (float[2] x) => (float[2] y) { y = Relu (x) }", opset=21)
-    assert mutated("other_opset", model) is None
-
-
-def test_a_model_with_functions_gets_no_more():
-    model = mutated("outlined_into_function", everything())
-    assert mutated("outlined_into_function", model) is None
-
-
-def test_without_floats_to_give_out_nothing_is_added_to_them():
-    text = "h = Add (x, b)  y = ArgMax <axis=1, keepdims=0>(h)"
-    model = build(f"g (float[N,4] x) => (int64[N] y) {{ {text} }}", b=draw(4))
-    assert mutated("tied", model) is None
-    assert mutated("custom_domain_node", model) is None
-
-
-def test_a_gemm_that_scales_is_not_split():
-    text = "g (float[N,4] x) => (float[N,3] y) { y = Gemm <alpha=2.0>(x, W) }"
-    assert mutated("gemm_split", build(text, W=draw(4, 3))) is None
-
-
-def test_weights_of_bodies_cannot_be_inputs():
-    model = build(
-        "g (float[N,4] x, bool c) => (float[N,4] y) { y = If (c) <"
-        "then_branch = t () => (float[N,4] a) <float[4] s = {1,2,3,4}> { a = Mul (x, s) },"
-        "else_branch = e () => (float[N,4] b) { b = Mul (x, w) }> }",
-        w=draw(4),
-    )
-    assert mutated("as_inputs", model) is None
-    assert wrong(mutated("as_constant_nodes", model)) == ""
-
-
-def test_an_only_order_is_no_other_order_and_two_are_always_found():
-    line = build("g (float[2] x) => (float[2] z) { y = Relu (x)  z = Neg (y) }")
-    fork = build("g (float[2] x) => (float[2] y, float[2] z) { y = Relu (x)  z = Neg (x) }")
-    for seed in range(8):
-        assert mutated("reorder_nodes", line, seed) is None
-        found = mutated("reorder_nodes", fork, seed)
-        assert [node.op_type for node in found.graph.node] == ["Neg", "Relu"]
-
-
-def test_equal_nodes_are_kept_apart():
-    model = build("g (float[2] x) => (float[2] y) { a = Relu (x)  b = Relu (x)  y = Add (a, b) }")
-    for seed in range(4):
-        found = mutated("reorder_nodes", model, seed)
-        assert wrong(found) == ""
-        assert sorted(n.output[0] for n in found.graph.node) == ["a", "b", "y"]
-
-
-def test_names_that_are_taken_are_not_given_again():
-    text = "g (float[2] x) => (float[2] dead) { t0 = Relu (x)  dead = Add (t0, zero) }"
-    model = build(text, zero=draw(2))
-    for name in MUTATIONS:
-        found = mutated(name, model)
-        assert found is None or wrong(found) == "", name
-
-
 # ------------------------------------------------------------------------------------- in files
 
 
@@ -320,153 +210,3 @@ def test_saved_externally_it_loads_in_the_runtime_and_gives_the_same_outputs(tmp
     for one, other in zip(run(model, feed), run(path, feed), strict=True):
         assert np.array_equal(one, other)
     assert {file.name for file in tmp_path.iterdir()} == {"model.data", "model.onnx"}
-
-
-# --------------------------------------------------------------------------------- check_mutations
-
-
-@examples(4)
-@given(DRAWN)
-def test_a_pass_that_does_nothing_holds_on_all_mutations(model):
-    done = check_mutations(lambda given: given, model)
-    assert {"rename_all", "dead_nodes"} <= set(done) <= set(MUTATIONS)
-
-
-def test_fold_and_quant_hold_on_all_mutations_of_one_model():
-    for pass_ in (Fold(), Quant(bits=8)):
-        assert set(check_mutations(pass_, everything())) == {*MUTATIONS, "saved_externally"}
-
-
-def doubled_where_it_is_called_w(model: ModelProto) -> ModelProto:
-    out = ModelProto()
-    out.CopyFrom(model)
-    for tensor in out.graph.initializer:
-        if tensor.name == "W":
-            array = (2 * numpy_helper.to_array(tensor)).astype("float32")
-            tensor.CopyFrom(numpy_helper.from_array(array, "W"))
-    return out
-
-
-def test_a_pass_that_looks_at_names_is_caught():
-    with pytest.raises(Failed, match="mutation rename_all"):
-        check_mutations(doubled_where_it_is_called_w, everything())
-
-
-@dataclass(frozen=True)
-class InitializersAlone(Prune):
-    """Does not see what is stored in Constant nodes."""
-
-    name: ClassVar[str] = "initializers_alone"
-
-    def run(self, model: Model, context: Context) -> Report:
-        stored = [w.name for w in context.weights(model) if w.value.producer is not None]
-        return super().run(model, replace(context, exclude=tuple(stored)))
-
-
-def test_a_pass_that_overlooks_weights_written_in_another_way_is_caught():
-    text = "g (float[N,64] x) => (float[N,64] y) { h = MatMul (x, W)  y = Relu (h) }"
-    model = build(text, W=draw(64, 64))
-    check_mutations(Prune(sparsity=0.5), model, ["as_constant_nodes"])
-    with pytest.raises(Failed, match="as_constant_nodes: 0 changes where 1 were"):
-        check_mutations(InitializersAlone(sparsity=0.5), model, ["as_constant_nodes"])
-
-
-@dataclass(frozen=True)
-class Noisy(Pass):
-    """Weights changed at random, by as much as it says; broken, by what they are called."""
-
-    name: ClassVar[str] = "noisy"
-    named: bool = option(True, "seeds are the names of weights")
-
-    @property
-    def phase(self) -> Phase:
-        return Phase.MASK
-
-    @property
-    def weight_error(self) -> float:
-        return 0.1
-
-    def run(self, model: Model, context: Context) -> Report:
-        changes = []
-        for weight in context.weights(model):
-            array = weight.array()
-            seed = crc32(weight.name.encode()) if self.named else 0
-            noise = np.random.default_rng(seed).uniform(-0.05, 0.05, array.shape)
-            Dense((array * (1 + noise)).astype(array.dtype)).emit(weight)
-            changes.append(Entry(weight.name, "made noisy"))
-        return Report(tuple(changes))
-
-
-def test_a_pass_that_computes_otherwise_under_other_names_is_caught():
-    """Within what it says is its error, so that the outputs do not tell."""
-    check_mutations(Noisy(named=False), everything(), ["rename_all", "reorder_nodes"])
-    with pytest.raises(Failed, match="mutation rename_all: other numbers are stored"):
-        check_mutations(Noisy(), everything(), ["rename_all"])
-
-
-@dataclass(frozen=True)
-class InMemoryAlone(Prune):
-    """Does not see what lies in a file."""
-
-    name: ClassVar[str] = "in_memory_alone"
-
-    def run(self, model: Model, context: Context) -> Report:
-        found = context.weights(model)
-        outside = [w.name for w in found if not model.tensor(w.value).HasField("raw_data")]
-        return super().run(model, replace(context, exclude=tuple(outside)))
-
-
-def test_a_pass_that_overlooks_weights_in_files_is_caught():
-    text = "g (float[N,8] x) => (float[N,8] y) { h = MatMul (x, W)  y = Relu (h) }"
-    model = build(text, W=draw(8, 8))
-    assert check_mutations(Prune(sparsity=0.5), model, ["saved_externally"]) == ["saved_externally"]
-    with pytest.raises(Failed, match="saved_externally: 0 changes where 1 were"):
-        check_mutations(InMemoryAlone(sparsity=0.5), model, ["saved_externally"])
-
-
-def test_a_function_is_not_run_on_files():
-    assert check_mutations(lambda given: given, everything(), ["saved_externally"]) == []
-
-
-@dataclass(frozen=True)
-class Wordy(Noisy):
-    """Says something else of every weight, by its name."""
-
-    name: ClassVar[str] = "wordy"
-
-    def run(self, model: Model, context: Context) -> Report:
-        report = Noisy(named=False).run(model, context)
-        changes = tuple(Entry(e.subject, f"{e.text}: {e.subject}") for e in report.changes)
-        return replace(report, changes=changes)
-
-
-def test_a_pass_that_decides_otherwise_of_the_same_weights_is_caught():
-    with pytest.raises(Failed, match="mutation rename_all: made noisy: t"):
-        check_mutations(Wordy(), everything(), ["rename_all"])
-
-
-def test_rounding_of_what_codes_are_fitted_to_may_show_in_a_few():
-    """Floats in their last bits, codes in some: as where the runtime fuses other nodes."""
-    rng = np.random.default_rng(0)
-    codes, scale = rng.integers(-9, 9, (32, 8)).astype(np.int8), rng.random(32).astype("f")
-    few, many = codes.copy(), codes.copy()
-    few[0, :3] += 1
-    many[:, 0] += 1
-
-    def counted(*arrays):
-        return Counter((a.dtype.name, a.shape, a.tobytes()) for a in arrays)
-
-    one = counted(codes, scale)
-    assert as_good_as(one, counted(few, scale * np.float32(1 + 1e-6)))
-    assert not as_good_as(one, counted(many, scale))
-    assert not as_good_as(one, counted(codes, scale * np.float32(1.01)))
-    assert not as_good_as(one, counted(codes))
-
-
-def test_outputs_of_codes_with_one_scale_are_held_to_more_than_nothing():
-    """A tied table has one scale, which is no weight: its twin has one for each row."""
-    text = (
-        "g (int64[3] i) => (float[?,?] y) "
-        "{ h = Gather (E, i)  t = Transpose (E)  y = MatMul (h, t) }"
-    )
-    assert check_mutations(Quant(bits=8), build(text, E=draw(16, 64)), ["shared"]) == ["shared"]

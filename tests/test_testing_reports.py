@@ -5,8 +5,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import broken_functions
-import broken_passes
 import numpy as np
 import onnx
 import pytest
@@ -28,6 +26,8 @@ from onnx_compress.testing import (
 )
 from onnx_compress.testing.feeds import KINDS
 
+import broken_functions
+import broken_passes
 from models_by_text import build, draw, same_numbers_in_any_order  # noqa: F401
 
 HALVED = broken_passes.Halved()

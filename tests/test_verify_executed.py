@@ -6,7 +6,6 @@ from random import Random
 
 import numpy as np
 import pytest
-from low_bit_nodes import F32, NODES, blocks, checked, codes, floats, one_node, scalar
 
 from onnx_compress.bench.planted.executed import KINDS, Faulty
 from onnx_compress.ir.errors import InvalidError
@@ -23,6 +22,7 @@ from onnx_compress.passes.verify.recompute import RECOMPUTED, Way, fit
 
 from coded_weights import coded
 from graphs import array, view
+from low_bit_nodes import F32, NODES, blocks, checked, codes, floats, one_node, scalar
 
 
 @pytest.mark.parametrize("name", NODES)

@@ -12,7 +12,7 @@ from onnx_compress.ir.graph.elements import Array, dims, element_type, np_dtype,
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Node, Value
-from onnx_compress.ir.weights.sparse import is_sparse
+from onnx_compress.ir.weights.densify import is_sparse
 
 STEPS = ("Identity", "Cast", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten")
 _UNPACKING = (*STEPS, "Mul", "Sub", "Div", "Mod", "Slice", "ReduceSum")  # codes on their way

@@ -15,10 +15,10 @@ from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.tensors import slices
 from onnx_compress.ir.graph.view import Graph, Node, Value
+from onnx_compress.ir.weights.densify import is_sparse, puts
 from onnx_compress.ir.weights.layout import Layout
 from onnx_compress.ir.weights.operators import DOMAINS, OPERATORS, QUANTIZED
 from onnx_compress.ir.weights.path import Path, pieces, trace
-from onnx_compress.ir.weights.sparse import is_sparse, puts
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,9 +18,9 @@ from onnx_compress.ir.errors import CalibrationError, PreconditionError, Unsuppo
 from onnx_compress.ir.graph import Model, Value, clone
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.weights import Use, Weight
+from onnx_compress.ir.weights.densify import densify
 from onnx_compress.ir.weights.forms import Dense, Sparse, thin_out
 from onnx_compress.ir.weights.inputs import source
-from onnx_compress.ir.weights.sparse import densify
 from onnx_compress.kernels.magnitude import magnitude_mask
 from onnx_compress.passes.amount import amount
 from onnx_compress.passes.base import Context, Entry, Report

@@ -29,8 +29,8 @@ _NODES = {  # that a reader adds, with their small tensors
     "dequantize": 2,
     "static": 6,
     "dynamic": 6,
-    "unpacked": 8,
-    "picked": 13,
+    "unpacked": 9,
+    "picked": 17,
     "nbits": 3,
     "blocked": 3,
 }
@@ -110,10 +110,11 @@ def _bytes(weight: Weight, each: Plan) -> int:
         scales = 0 if each.bits == 16 else prod(weight.shape[a] for a in weight.channel_axes)
         return weight.size * int(each.bits) // 8 + 4 * scales
     packing = PACKINGS[each.setting.levels]
-    blocks = each.order.rows * -(-each.order.columns // each.block)
-    words = -(-each.block // packing.digits) * packing.width
+    blocks = -(-each.order.columns // each.block)
+    codes = -(-blocks * each.block // packing.digits) * packing.width
     own = 4 if set(each.readers.values()) & set(KERNELS) else 2
-    return blocks * (each.setting.bases * (words + own) + each.setting.zeros)
+    row = each.setting.bases * (codes + blocks * own) + blocks * each.setting.zeros
+    return each.order.rows * row
 
 
 def overhead(readers: Mapping[Use, str]) -> int:

@@ -31,8 +31,8 @@ from onnx_compress.ir.graph import Model, opset
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Inventory, Weight
+from onnx_compress.ir.weights.densify import densify
 from onnx_compress.ir.weights.forms import minimum_opset, spell_out, thin_out
-from onnx_compress.ir.weights.sparse import densify
 from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, Trial, matches, option
 from onnx_compress.passes.bias import add_to_bias
 from onnx_compress.passes.quant.fragile import fragile

@@ -13,7 +13,9 @@ from typing import ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
+from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph.builder import Builder
+from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array, Tensor
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Value
@@ -22,8 +24,18 @@ from onnx_compress.ir.weights.weight import Use, Weight
 from onnx_compress.kernels import affine
 
 FLOAT = 1  # TensorProto.FLOAT
-F = TypeVar("F")
-S = TypeVar("S")
+F = TypeVar("F", bound="Read")
+S = TypeVar("S", bound="Placing")
+
+
+class Read(Protocol):
+    """A form that each use may read in another way."""
+
+    default: ClassVar[str]  # reader of uses that name none
+
+    @property
+    def readers(self) -> Mapping[Use, str]:
+        """Names of readers."""
 
 
 class Form(Protocol):
@@ -86,13 +98,11 @@ class Coded:
 
 
 @dataclass
-class Stored:
-    """The arrays of one coded weight on their way into the graph; each is put there once."""
+class Placing:
+    """A weight on its way into the graph. `like`: the original, for its documentation."""
 
     weight: Weight
-    coded: Coded
-    like: Tensor | None  # the original, for its documentation
-    _codes: Value | None = None
+    like: Tensor | None
 
     def builder(self, use: Use | None = None) -> Builder:
         """Adds nodes beside the use, or beside the weight."""
@@ -103,6 +113,14 @@ class Stored:
     def stem(self) -> str:
         """What names of new values start with."""
         return self.weight.stem
+
+
+@dataclass
+class Stored(Placing):
+    """The arrays of one coded weight; each is put into the graph once."""
+
+    coded: Coded
+    _codes: Value | None = None
 
     def codes(self) -> Value:
         """The codes in the stored layout, shared by all readers."""
@@ -133,3 +151,19 @@ class Reader(Generic[F, S]):
     minimum_opset: int
     allows: Callable[[Use, F], No | None]
     read: Callable[[Use, S], None]
+
+
+def read_all(form: F, stored: S, table: Mapping[str, Reader[F, S]]) -> None:
+    """Let each use read in the way that the form says.
+
+    Raises PreconditionError if a use does not allow it, before anything is changed.
+    """
+    readers = {use: table[form.readers.get(use, form.default)] for use in stored.weight.uses}
+    for use, reader in readers.items():
+        refused = reader.allows(use, form)
+        if refused is not None:
+            raise PreconditionError(refused.reason, "choose another reader", use.node.name)
+    for use, reader in readers.items():
+        operand = use.operand
+        reader.read(use, stored)
+        remove_unused(stored.weight.model, [operand])

@@ -41,12 +41,12 @@ def read(use: Use, stored: StoredBytes) -> None:
     """Replace the MatMul or Gemm."""
     node, b, form = use.node, stored.builder(use), stored.form
     alpha = np.float32(node.attribute("alpha", 1.0))
-    blocks = form.scale.shape[2]
+    blocks = form.blocks
     rows, columns = form.order.rows, form.order.columns
     if stored.weight.sole_use:
         codes = b.constant(form.packed.reshape(rows, blocks, -1), "q")
     else:
-        shape = b.constant(np.array([rows, blocks, form.packed[0, 0].size], np.int64), "shape")
+        shape = b.constant(np.array([rows, blocks, -1], np.int64), "shape")
         codes = b("Reshape", stored.codes(), shape)
     inputs = [codes, b.constant(form.scale[0].astype(np.float32) * alpha, "s")]
     if np.ndim(form.zero) or form.zero != form.levels // 2:
@@ -71,7 +71,7 @@ def read(use: Use, stored: StoredBytes) -> None:
 
 def _zeros(form: Packed) -> Array:
     """Zeros of a row packed like its codes, [rows, bytes]."""
-    rows, blocks = form.order.rows, form.scale.shape[2]
+    rows, blocks = form.order.rows, form.blocks
     spare = -blocks % form.packing.digits
     zeros = np.broadcast_to(form.zero, (rows, blocks)).astype(np.uint8)
     return form.packing.pack(np.pad(zeros, ((0, 0), (0, spare)))).reshape(rows, -1)

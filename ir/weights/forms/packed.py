@@ -2,12 +2,12 @@
 
     W ~ sum_p scale_p (codes_p - zero)          p: planes, one but for bases of one bit
 
-    bytes [R, B, words, width] --Cast, Mul [1, 256, ...], ReduceSum--> words --Div, Mod--> codes
-          --Cast, Sub zero [R, B, 1, 1], Mul scale [R, B, 1, 1]--> numbers --Reshape, ...--> W
+    bytes [R, width, words] --unpacked--> codes [R, digits, words] --Reshape--> [R, B, block]
+          --Cast, Sub zero [R, B, 1], Mul scale [R, B, 1]--> numbers --Reshape, ...--> W
 
-R rows (output features) of B blocks. Integer arithmetic that every runtime has from operator set
-10 on, and that ONNX Runtime folds when it loads the model: small in the file, full speed, full size
-in memory. Other readers of the same bytes: `picked` rows, `nbits` and `blocked` products.
+R rows (output features) of B blocks; the arithmetic is that of `digits`. Every runtime has it from
+operator set 10 on, and ONNX Runtime folds it when it loads the model: small in the file, full
+speed, full size in memory. Other readers: `picked` rows, `nbits` and `blocked` products.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,13 +17,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph.builder import Builder
 from onnx_compress.ir.graph.dead import remove_unused
-from onnx_compress.ir.graph.elements import Array, Tensor, element_of
+from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Value
-from onnx_compress.ir.weights.forms.base import FLOAT, Reader
+from onnx_compress.ir.weights.forms.base import FLOAT, Placing, Reader, read_all
+from onnx_compress.ir.weights.forms.digits import summed, unpacked
 from onnx_compress.ir.weights.order import Order
 from onnx_compress.ir.weights.weight import Use, Weight
 from onnx_compress.kernels.radix import PACKINGS, Packing
@@ -63,20 +63,40 @@ class Packed:
         return (self.element, self.dtype) if self.dtype == "float64" else (FLOAT, "float32")
 
     @property
+    def blocks(self) -> int:
+        """Blocks of a row."""
+        return int(self.scale.shape[2])
+
+    @property
     def length(self) -> int:
-        """Codes that a block takes in the file: the last word is filled up."""
-        return -(-self.block // self.packing.digits) * self.packing.digits
+        """Codes that a row takes in the file: the last block and the last word are filled up."""
+        return -(-self.blocks * self.block // self.packing.digits) * self.packing.digits
+
+    @property
+    def computed(self) -> int:
+        """Numbers of a row that are decoded: surplus ones are cut off before blocks, or at last."""
+        return self.length if self.blocks == 1 else self.blocks * self.block
+
+    @property
+    def axis(self) -> int:
+        """Where the bytes of a word lie, and its digits: side by side if a kernel reads them, too.
+
+        Else apart, the first digit of all words before the second: those are unpacked faster.
+        """
+        return -1 if "nbits" in self.readers.values() else -2
 
     @cached_property
     def packed(self) -> Array:
-        """[rows, (planes,) blocks, words, width] of uint8."""
+        """[rows, (planes,) width, words] of uint8; where `axis` is -1, words before width."""
         planes, rows, columns = self.codes.shape
-        blocks = self.scale.shape[2]
-        filled = np.zeros((planes, rows, blocks * self.block), np.uint8)
-        filled[:, :, :columns] = self.codes
-        parts = filled.reshape(planes, rows, blocks, self.block)
-        spare = [(0, 0)] * 3 + [(0, self.length - self.block)]
-        out = np.moveaxis(self.packing.pack(np.pad(parts, spare)), 0, 1)
+        codes = np.zeros((rows, planes, self.length), np.uint8)
+        codes[:, :, :columns] = self.codes.swapaxes(0, 1)
+        if self.axis == -2:
+            apart = codes.reshape(rows, planes, self.packing.digits, -1)
+            codes = apart.swapaxes(2, 3).reshape(rows, planes, -1)
+        out = self.packing.pack(codes)
+        if self.axis == -2:
+            out = out.swapaxes(2, 3)
         return np.ascontiguousarray(out[:, 0] if planes == 1 else out)
 
     def decode(self) -> Array:
@@ -105,67 +125,49 @@ class Packed:
         """
         from onnx_compress.ir.weights.forms.readers import PACKED_READERS
 
-        for use in weight.uses:
-            refused = PACKED_READERS[self.readers.get(use, "unpacked")].allows(use, self)
-            if refused is not None:
-                raise PreconditionError(refused.reason, "choose another reader", use.node.name)
-        model = weight.model
-        stored = StoredBytes(weight, self, model.tensor(weight.value))
-        for use in weight.uses:
-            operand = use.operand
-            PACKED_READERS[self.readers.get(use, "unpacked")].read(use, stored)
-            remove_unused(model, [operand])
+        stored = StoredBytes(weight, weight.model.tensor(weight.value), self)
+        read_all(self, stored, PACKED_READERS)
         if weight.value.is_used:
             unpack_all(stored)
 
 
 @dataclass
-class StoredBytes:
-    """The arrays of one packed weight on their way into the graph; each is put there once."""
+class StoredBytes(Placing):
+    """The arrays of one packed weight; each is put into the graph once."""
 
-    weight: Weight
     form: Packed
-    like: Tensor | None
     _values: dict[str, Value] = field(default_factory=dict)
 
-    def builder(self, use: Use | None = None) -> Builder:
-        """Adds nodes beside the use, or beside the weight."""
-        graph = use.node.graph if use is not None else self.weight.value.graph
-        return Builder(self.weight.model, graph, self.stem, use.node if use else None)
-
-    @property
-    def stem(self) -> str:
-        """What names of new values start with."""
-        return self.weight.stem
-
     def codes(self) -> Value:
-        """The bytes, [rows, (planes,) blocks, words, width]."""
+        """The bytes, as they lie in `Packed.packed`."""
         return self._once("q", lambda: self.form.packed)
 
     def scale(self) -> Value:
-        """[rows, (planes,) blocks, 1, 1]."""
-        scale = np.moveaxis(self.form.scale, 0, 1)[..., None, None]
+        """[rows, (planes,) blocks, 1]."""
+        scale = self.form.scale.swapaxes(0, 1)[..., None]
         return self._once("s", lambda: scale[:, 0] if len(self.form.scale) == 1 else scale)
 
     def zero(self) -> Value:
-        """[rows, (1,) blocks, 1, 1], or one number."""
+        """[rows, (1,) blocks, 1], or one number."""
         zero = np.asarray(self.form.zero)
         if not zero.ndim:
             return self._once("z", lambda: zero.astype(self.form.work[1]))
-        inner = zero[:, None] if len(self.form.scale) > 1 else zero
-        return self._once("z", lambda: inner[..., None, None])
+        return self._once("z", lambda: zero.reshape(self._shape_of_zero()))
 
     def zero_for_all(self) -> Value:
         """The same, packed like codes where that saves more than the nodes take."""
-        form, packing = self.form, self.form.packing
-        zero = np.asarray(form.zero)
+        packing = self.form.packing
+        zero = np.asarray(self.form.zero)
         saved = zero.size * (1 - packing.bits / 8)
         if not zero.ndim or "z" in self._values or saved < _WORTH or zero.size % packing.digits:
             return self.zero()
         b = self.builder()
-        words = unpacked(b, packing, b.constant(packing.pack(zero.reshape(-1)), "z"))
-        shape = [len(zero), *([1] if len(form.scale) > 1 else []), zero.shape[1], 1, 1]
-        return b("Reshape", words, b.constant(np.array(shape, np.int64), "shape"))
+        words = unpacked(b, packing, b.constant(packing.pack(zero.reshape(-1)), "z"), -1)
+        return _reshaped(b, words, self._shape_of_zero())
+
+    def _shape_of_zero(self) -> list[int]:
+        planes = [1] if len(self.form.scale) > 1 else []
+        return [self.form.order.rows, *planes, self.form.blocks, 1]
 
     def _once(self, suffix: str, make: Callable[[], Array]) -> Value:
         if suffix not in self._values:
@@ -182,67 +184,54 @@ def fit_half(scale: Array) -> bool:
     return bool((size >= _SMALLEST_HALF).all() and (size <= _LARGEST_HALF).all())
 
 
-def unpacked(b: Builder, packing: Packing, packed: Value) -> Value:
-    """Codes as integers: [..., width] of uint8 -> [..., digits]."""
-    if packing.digits == 1:
-        return packed
-    kind = np.int64 if packing.width > 3 else np.int32
-    out = b("Cast", packed, to=element_of(np.dtype(kind)))
-    if packing.width > 1:
-        places = np.array([256**at for at in range(packing.width)], kind)
-        out = summed(b, b("Mul", out, b.constant(places, "w")), -1, keep=True)
-    out = b("Div", out, b.constant(np.array(packing.places, kind), "d"))
-    return b("Mod", out, b.constant(np.array(packing.levels, kind), "m"))
+def decoded(
+    b: Builder, form: Packed, codes: Value, scale: Value, zero: Value, lead: list[int]
+) -> Value:
+    """[..., blocks, block] of numbers; where a row is one block, in the shape that codes have.
 
-
-def decoded(b: Builder, form: Packed, codes: Value, scale: Value, zero: Value) -> Value:
-    """[..., blocks, words, digits] of numbers, from parts with the same leading axes."""
+    `codes`: floats, as they were unpacked. `lead`: the axes before, as Reshape wants them.
+    """
     element, dtype = form.work
-    out = unpacked(b, form.packing, codes)
-    out = b("Cast", out, to=element)
-    middle = zero if not np.ndim(form.zero) else b("Cast", zero, to=element)
+    if len(form.scale) > 1:
+        lead = [*lead, len(form.scale)]
+    if form.blocks > 1:
+        codes = _first(b, codes, form.length, form.blocks * form.block, lead)
+        codes = _reshaped(b, codes, [*lead, form.blocks, form.block])
+    middle = b("Cast", zero, to=element) if np.ndim(form.zero) else zero
     factor = scale if form.scale.dtype == dtype else b("Cast", scale, to=element)
-    out = b("Mul", b("Sub", out, middle), factor)
-    return summed(b, out, -4, keep=False) if len(form.scale) > 1 else out
-
-
-def summed(b: Builder, value: Value, axis: int, keep: bool) -> Value:
-    """ReduceSum, as the operator set of the model spells it."""
-    if b.model.opset() < 13:
-        return b("ReduceSum", value, axes=[axis], keepdims=int(keep))
-    axes = b.constant(np.array([axis], np.int64), "a")
-    return b("ReduceSum", value, axes, keepdims=int(keep))
+    out = b("Mul", b("Sub", codes, middle), factor)
+    return summed(b, out, -3, keep=False) if len(form.scale) > 1 else out
 
 
 def trimmed(b: Builder, form: Packed, out: Value, lead: list[int]) -> Value:
-    """[..., blocks, words, digits] as [..., columns]; `lead`: as Reshape wants the rest of it.
+    """What `decoded` gives as [..., columns]: what only fills up words and blocks goes."""
+    if form.computed != form.order.columns:
+        return _first(b, out, form.computed, form.order.columns, lead)
+    return _reshaped(b, out, [*lead, form.order.columns])
 
-    What only fills up words and blocks goes.
-    """
-    blocks, columns = form.scale.shape[2], form.order.columns
 
-    def reshaped(value: Value, *shape: int) -> Value:
-        return b("Reshape", value, b.constant(np.array([*lead, *shape], np.int64), "shape"))
+def _first(b: Builder, value: Value, count: int, wanted: int, lead: list[int]) -> Value:
+    """The first of `count` numbers for each of what `lead` counts."""
+    if count == wanted:
+        return value
+    ends = [b.constant(np.array([at], np.int64), "at") for at in (0, wanted, -1)]
+    return b("Slice", _reshaped(b, value, [*lead, count]), *ends)
 
-    def first(value: Value, count: int) -> Value:
-        ends = [b.constant(np.array([at], np.int64), "at") for at in (0, count, -1)]
-        return b("Slice", value, *ends)
 
-    if form.length != form.block:
-        out = first(reshaped(out, blocks, form.length), form.block)
-    if blocks * form.block != columns:
-        return first(reshaped(out, blocks * form.block), columns)
-    return reshaped(out, columns)
+def _reshaped(b: Builder, value: Value, shape: list[int]) -> Value:
+    return b("Reshape", value, b.constant(np.array(shape, np.int64), "shape"))
 
 
 def unpack_all(stored: StoredBytes) -> None:
     """Let everything that still reads the weight read the decoded one."""
     b, form = stored.builder(), stored.form
-    out = decoded(b, form, stored.codes(), stored.scale(), stored.zero_for_all())
-    blocks = form.scale.shape[2]
-    flat = form.length != form.block or blocks * form.block != form.order.columns
+    codes = unpacked(b, form.packing, stored.codes(), form.axis)
+    codes = b("Cast", codes, to=form.work[0])
+    lead = [form.order.rows]
+    out = decoded(b, form, codes, stored.scale(), stored.zero_for_all(), lead)
+    flat = form.computed != form.order.columns
     if flat:
-        out = trimmed(b, form, out, [form.order.rows])
+        out = trimmed(b, form, out, lead)
     out = form.order.emit(b, out, flat)
     if form.work[0] != form.element:
         out = b("Cast", out, to=form.element)

@@ -2,7 +2,7 @@
 
     Gather(W, ids)   ->   unpacked(Gather(bytes, ids)) * Gather(scale, ids)
 
-See `packed` for the arithmetic. The other way round, the whole table would be decoded at load, into
+See `digits` for the arithmetic. The other way round, the whole table would be decoded at load, into
 full size.
 """
 
@@ -14,6 +14,7 @@ from onnx_compress.ir.graph.inference import declared
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.graph.view import Value
 from onnx_compress.ir.weights.forms.base import Reader
+from onnx_compress.ir.weights.forms.digits import unpacked_fast
 from onnx_compress.ir.weights.forms.packed import Packed, StoredBytes, decoded, trimmed
 from onnx_compress.ir.weights.weight import Use
 
@@ -43,9 +44,11 @@ def read(use: Use, stored: StoredBytes) -> None:
         return b("Gather", part, ids, axis=0)
 
     rows = b("Gather", stored.codes(), ids, name=node.proto.name, axis=0)
+    codes = unpacked_fast(b, form.packing, rows, form.axis, form.work[1])
     zero = picked(stored.zero()) if np.ndim(form.zero) else stored.zero()
-    out = decoded(b, form, rows, picked(stored.scale()), zero)
-    out = trimmed(b, form, out, [0] * (rank or 1))
+    lead = [0] * (rank or 1)
+    out = decoded(b, form, codes, picked(stored.scale()), zero, lead)
+    out = trimmed(b, form, out, lead)
     shape = form.order.stored[1:]
     if not rank:
         whole = b("Concat", b("Shape", indices), _constant(b, list(shape)), axis=0)

@@ -22,6 +22,7 @@ from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array, Tensor
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.view import Value
+from onnx_compress.ir.weights.forms.digits import unpacked
 from onnx_compress.ir.weights.weight import Weight, find_weights
 from onnx_compress.kernels.radix import PACKINGS
 
@@ -110,9 +111,7 @@ class Sparse:
         size = self.array.size
         kept = np.zeros(-(-size // 8) * 8, np.uint8)
         kept[self._places] = 1
-        packed = b.constant(_BITS.pack(kept), "bits")
-        out = b("Div", b("Cast", packed, to=_INT32), b.constant(_powers(), "d"))
-        out = b("Mod", out, b.constant(np.array(2, np.int32), "m"))
+        out = unpacked(b, _BITS, b.constant(_BITS.pack(kept), "bits"), -1)
         bits = b("Reshape", out, b.constant(np.array([-1], np.int64), "shape"))
         if len(kept) != size:
             ends = [b.constant(np.array([at], np.int64), "at") for at in (0, size)]
@@ -152,7 +151,3 @@ def put_smaller(b: Builder, array: Array, suffix: str, like: Tensor | None = Non
     if b.model.opset() >= MINIMUM_OPSET and form.saves() > 0:
         return form.put(b, like)
     return b.model.add_constant(b.graph, array, f"{b.stem}.{suffix}", like)
-
-
-def _powers() -> Array:
-    return np.array(_BITS.places, np.int32)

@@ -6,12 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnx_compress.ir.errors import PreconditionError
-from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights.forms import codec, dequantize, dynamic, gathered, static
-from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored
+from onnx_compress.ir.weights.forms.base import Coded, Reader, Stored, read_all
 from onnx_compress.ir.weights.forms.readers import PACKED_READERS
 from onnx_compress.ir.weights.weight import Use, Weight
 
@@ -94,16 +92,8 @@ class Half(Coded):
 
 def emit(coded: Coded, weight: Weight) -> None:
     """Put a coded weight into the graph. Raises PreconditionError if a use does not allow it."""
-    for use in weight.uses:
-        refused = READERS[coded.readers.get(use, "codec")].allows(use, coded)
-        if refused is not None:
-            raise PreconditionError(refused.reason, "choose another reader", use.node.name)
-    model = weight.model
-    stored = Stored(weight, coded, model.tensor(weight.value))
-    for use in weight.uses:
-        operand = use.operand
-        READERS[coded.readers.get(use, "codec")].read(use, stored)
-        remove_unused(model, [operand])
+    stored = Stored(weight, weight.model.tensor(weight.value), coded)
+    read_all(coded, stored, READERS)
     if weight.value.is_used:
         codec.decode_all(stored)
 

@@ -1,9 +1,10 @@
-"""Sparse: the way back from nodes that put numbers among zeros to the tensor that they make.
+"""Densify: the way back from nodes that put numbers among zeros to the tensor that they make.
 
 Reshape(Gather([0, values], CumSum(bits) bits))          bits of one byte for eight places
 Reshape(ScatterElements(zeros, CumSum(gaps), values))    gaps from each number to the next
 
-Such a tensor is computed from constants alone, so a runtime folds it when it loads the model.
+Such a tensor is computed from constants alone, so a runtime folds it when it loads the model. The
+way there is `forms/sparse`.
 """
 
 from onnx_compress.ir.graph.dead import remove_unused
