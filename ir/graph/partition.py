@@ -6,6 +6,7 @@ inputs are known. What is computed from constants alone goes along with each par
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from onnx import ModelProto
 
@@ -19,6 +20,8 @@ from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.view import Graph, Node, Value
 
 _DECODED = 4  # bytes that an element of a narrow type may take once it is decoded
+_AXES = 64  # of a shape, at most
+_SHAPES = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0}  # where the shape of the result is
 
 
 @dataclass(frozen=True)
@@ -90,9 +93,12 @@ def _needed(model: Document, fixed: set[Node]) -> list[Node]:
 def _weights(model: Document, node: Node, fixed: set[Node]) -> dict[Value, int]:
     """Bytes of the constants that a node, its bodies and its function need, once decoded."""
     found: dict[Value, int] = {}
+    grown: dict[Value, int] = {}
     todo, seen = [node], {node}
     while todo:
         at = todo.pop()
+        if at in fixed:
+            grown |= _grown(model, at)
         inner = [*(body for _, body in at.bodies), *_function(model, at)]
         stored = [value for graph in inner for value in graph.initializers]
         for graph in inner:
@@ -107,7 +113,22 @@ def _weights(model: Document, node: Node, fixed: set[Node]) -> dict[Value, int]:
             elif value.producer in fixed and value.producer not in seen:
                 seen.add(value.producer)
                 todo.append(value.producer)
+    for value, size in sorted(grown.items(), key=lambda entry: -entry[1])[:1]:
+        found[value] = max(found.get(value, 0), size - sum(found.values()))
     return found
+
+
+def _grown(model: Document, node: Node) -> dict[Value, int]:
+    """Bytes that a node makes of fewer, as far as its stored shape tells, by this shape."""
+    slot = _SHAPES.get(node.op)
+    value = node.input(slot) if slot is not None else None
+    tensor = model.tensor(value)
+    if value is None or tensor is None or not 0 < elements.count(elements.dims(tensor)) <= _AXES:
+        return {}
+    shape = model.constant(value)
+    if shape is None or shape.dtype.kind != "i" or (shape <= 0).any():
+        return {}
+    return {value: _DECODED * prod(shape.tolist())}
 
 
 def _made(node: Node) -> list[Value | None]:
@@ -127,7 +148,12 @@ def _decoded(tensor: Tensor) -> int:
 def decoded_bytes(model: Document) -> int:
     """What all weights may take once decoded: as much for a model as for its compressions."""
     graphs = (*model.graphs(), *(g for f in model.functions for g in f.walk()))
-    return sum(_decoded(tensor) for graph in graphs for _, tensor in model.stored(graph))
+    found = {v: _decoded(tensor) for graph in graphs for v, tensor in model.stored(graph)}
+    fixed = repeatable(model)
+    for node in model.graph.nodes:
+        if node not in fixed:
+            found |= _weights(model, node, fixed)
+    return sum(found.values())
 
 
 def _parts(model: Document, place: dict[Node, int], fixed: set[Node], count: int) -> list[Part]:
