@@ -184,13 +184,16 @@ class Quant(Pass):
             else:
                 plans[weight] = chosen
         smoothed.undo({w: "dynamic" in each.readers.values() for w, each in plans.items()})
-        if context.memo is not None:
-            read = [each.readers for each in plans.values()]
-            context.memo[_WEAKEST] = choice.weakest(read) if choice is not None else inf
         integers = Integers(model, context)
+        fitting: list[Weight] = []
         if choice is not None and self.activations != "float":
-            fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
-            integers = placed(model, fitting, context, newest, self.activations is None)
+            fitting = [w for w in found if self._bits(w, short=False) == 8 and choice.holds(w)]
+        if context.memo is not None:
+            read = [use for w in plans for use, how in plans[w].readers.items() if how == "dynamic"]
+            read += [use for w in fitting for use in w.uses if context.target.speed.get("static")]
+            context.memo[_WEAKEST] = choice.weakest(read) if choice is not None else inf
+        if fitting:
+            integers = placed(model, fitting, plans, context, newest, self.activations is None)
             plans |= integers.plans
             changes += integers.changes
             skipped += integers.skipped
