@@ -9,7 +9,7 @@ ONNX Runtime makes bytes of the weight of a float convolution between Dequantize
 QuantizeLinear by itself, with one scale for all of it: such a one is taken too, with better scales.
 
 A product of matrices is weighed against what it would be else, one of bytes that are made at run
-time, say, and has to save a tenth: ranges of samples are worse than those of the run.
+time, say, and has to save a twentieth: ranges of samples are worse than those of the run.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -18,7 +18,6 @@ from math import inf, prod
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.analysis.macs import macs
 from onnx_compress.ir.graph import Model, Node, Value
-from onnx_compress.ir.weights import Use
 from onnx_compress.ir.weights.path import is_stored
 from onnx_compress.passes.quant.static.units import Unit, way_back
 from onnx_compress.passes.solvers.cut import minimum_cut
@@ -26,7 +25,7 @@ from onnx_compress.passes.target import Target
 
 _ENDS = 4  # operators that come with it: the order of channels changes, what was fused is not
 _PICTURE = 4  # axes of what has such an order
-_WORTH = 1.1  # times faster a product has to be
+_WORTH = 1.05  # times faster a product has to be
 _SLOW_DEPTHWISE = 3.0  # products of float32 in the time of one, where each reads its own channel
 
 
@@ -105,11 +104,8 @@ def _cheapest(
     return [unit for unit, taken in zip(units, side, strict=False) if taken]
 
 
-def gain(unit: Unit, shapes: Shapes, target: Target, otherwise: Mapping[Use, str]) -> float:
-    """Products of float32 that bytes save; infinite where the target has none.
-
-    `otherwise`: how uses of weights are read if not so.
-    """
+def gain(unit: Unit, shapes: Shapes, target: Target) -> float:
+    """Products of float32 that bytes save; infinite where the target has none."""
     if unit.weight is None:
         start = target.start if unit.kind == "own" else 0.0
         return unit.gain * sum(_size(value, shapes) for value in unit.outputs) - start
@@ -119,12 +115,11 @@ def gain(unit: Unit, shapes: Shapes, target: Target, otherwise: Mapping[Use, str
     if unit.kind == "product":
         m = _size(use.node.input(0), shapes) // max(layout.columns, 1)
         sizes = layout.columns, layout.rows, m
-        reader = otherwise.get(use, "codec")
         ratio = target.product_speed("static", *sizes)
-        now = target.product_speed(reader, *sizes) or 1.0
+        now = target.product_speed(unit.otherwise, *sizes) or 1.0
         if ratio is None:
             return inf
-        start = 0.0 if reader == "dynamic" else target.start
+        start = 0.0 if unit.otherwise == "dynamic" else target.start
         whole = cost + target.reading * layout.columns * layout.rows
         return whole * (1 / now - _WORTH / ratio) - start
     window = prod(layout.shape[2:])

@@ -61,7 +61,8 @@ class Placement:
         if not self.held:
             return {}
         sensitivity = Sensitivity(self.model, self.steps, self.held, taken)
-        gains = [self.gains[unit] for unit in taken]
+        # a product of bytes that are made at run time is almost as fast
+        gains = [0.0 if unit.otherwise == "dynamic" else self.gains[unit] for unit in taken]
         return {unit.node: share for unit, share in spared(sensitivity, taken, gains)}
 
     def as_gemms(self, taken: Sequence[Unit]) -> list[Unit]:
@@ -89,8 +90,8 @@ def placement(
     if not context.fit or not uses:
         return None
     shapes = Shapes(model, context.sample)
-    found = Units(model, uses, shapes, target.operators).found()
-    gains = {unit: gain(unit, shapes, target, otherwise) for unit in found}
+    found = Units(model, uses, shapes, target.operators, otherwise).found()
+    gains = {unit: gain(unit, shapes, target) for unit in found}
     first = chosen(model, gains, shapes, target, ())
     if not any(unit.weight for unit in first):
         return None

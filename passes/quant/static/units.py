@@ -32,7 +32,8 @@ _PASSED = (*_CUTS, "Identity", "MaxPool", "Add", "Concat")
 class Unit:
     """`reads`: slots of values that become bytes. `gain`: of a run in bytes, in products of float32
     numbers for each number that it gives out. `weight`: of a weighted one. `factor`: of a scaled.
-    `gemm`: what a product is written as, if not as it is.
+    `gemm`: what a product is written as, if not as it is. `otherwise`: how its weight is read if it
+    is no unit.
     """
 
     kind: str
@@ -43,6 +44,7 @@ class Unit:
     weight: Weight | None = None
     factor: float = 1.0
     gemm: Gemm | None = None
+    otherwise: str = "codec"
 
     @property
     def inputs(self) -> list[Value]:
@@ -158,13 +160,20 @@ _RULES: Mapping[str, _Rule] = {
 class Units:
     """Finds the units of a model.
 
-    `weights`: by node, those of convolutions and products. `types`: as they are for all inputs.
+    `weights`: by node, those of convolutions and products; `otherwise`: how their uses are read if
+    they are no units. `types`: as they are for all inputs.
     """
 
     def __init__(
-        self, model: Model, weights: Mapping[Node, Weight], shapes: Shapes, prices: Prices
+        self,
+        model: Model,
+        weights: Mapping[Node, Weight],
+        shapes: Shapes,
+        prices: Prices,
+        otherwise: Mapping[Use, str],
     ) -> None:
         self.model, self.weights, self.shapes, self.prices = model, weights, shapes, prices
+        self.otherwise = otherwise
         self.types = Shapes(model).types
 
     def found(self) -> list[Unit]:
@@ -208,7 +217,8 @@ class Units:
         form = gemm(model, use, self.types)
         behind = form.behind if form is not None else ()
         tail = (*behind, *_tail(model, behind[-1] if behind else node))
-        return Unit("product", node, (0,), 0, tail, weight, gemm=form)
+        how = self.otherwise.get(use, "codec")
+        return Unit("product", node, (0,), 0, tail, weight, gemm=form, otherwise=how)
 
 
 def _float(value: Value, shapes: Shapes) -> bool:
