@@ -9,7 +9,7 @@ fewer bits, is taken from the target that comes with the package.
 import datetime
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -87,7 +87,7 @@ class _Fed:
     """A session with inputs of its own."""
 
     session: Session
-    feeds: dict[int, Feed]  # by the number of rows
+    feeds: Mapping[int, Feed]  # by the number of rows
 
     def run(self, feed: Feed) -> list[Any]:
         """On the input of as many rows."""

@@ -34,9 +34,7 @@ class Timing:
     spread: tuple[tuple[float, float], ...]
 
 
-def compare_speed(
-    sessions: Sequence[Timed], feeds: Sequence[Feed], seconds: float = 3.0
-) -> Timing:
+def compare_speed(sessions: Sequence[Timed], feeds: Sequence[Feed], seconds: float = 3.0) -> Timing:
     """Time sessions against each other: in turn on the same inputs, medians of the pairs.
 
     Takes about `seconds` in all, at least 5 and at most 200 rounds.

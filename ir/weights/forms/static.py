@@ -66,12 +66,12 @@ def read(use: Use, stored: Stored) -> None:
     if bias is not None:
         fine = (step * scale).astype(np.float32)
         whole = np.clip(np.rint(bias / fine.astype(np.float64)), -2 * _LARGEST, 2 * _LARGEST - 1)
-        parts = b.constant(whole.astype(np.int32), "b"), b.constant(fine, "bs")
-        b.model.set_input(node, BIAS, b("DequantizeLinear", *parts, axis=0))
+        coded = b.constant(whole.astype(np.int32), "b"), b.constant(fine, "bs")
+        b.model.set_input(node, BIAS, b("DequantizeLinear", *coded, axis=0))
         remove_unused(b.model, [plain])
-    parts = put_smaller(b, codes, "q"), b.constant(scale, "s")
+    parts = [put_smaller(b, codes, "q"), b.constant(scale, "s")]
     if node.op == "Gemm":
-        parts = *parts, b.constant(np.zeros(len(scale), np.int8), "z")
+        parts.append(b.constant(np.zeros(len(scale), np.int8), "z"))
     b.model.set_input(node, use.slot, b("DequantizeLinear", *parts, axis=axis))
 
 

@@ -1,7 +1,7 @@
 """Products that bytes are to go into, as a Gemm of two axes without factors; still in floats.
 
-    MatMul(x, W) + b -> Relu      ->      Reshape(x) -> Gemm(., W, b) -> Relu -> Reshape
-    a (x W) + c b                 ->      Gemm(x, a W, c b)
+MatMul(x, W) + b -> Relu      ->      Reshape(x) -> Gemm(., W, b) -> Relu -> Reshape
+a (x W) + c b                 ->      Gemm(x, a W, c b)
 """
 
 from collections.abc import Sequence

@@ -65,4 +65,7 @@ def _reads(node: Node) -> tuple[bool, bool]:
         source = source.inputs[0].producer
     weight = node.inputs[1].producer if node.inputs[1] is not None else None
     decodes = "DequantizeLinear"
-    return (source is not None and source.op == decodes, weight is not None and weight.op == decodes)
+    return (
+        source is not None and source.op == decodes,
+        weight is not None and weight.op == decodes,
+    )

@@ -11,10 +11,10 @@ from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.path import is_stored
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.static.choose import chosen, gain
-from onnx_compress.passes.quant.static.ranges import Step, steps
-from onnx_compress.passes.quant.static.spare import Sensitivity, spared
 from onnx_compress.passes.quant.static.gemms import as_gemms
 from onnx_compress.passes.quant.static.products import product
+from onnx_compress.passes.quant.static.ranges import Step, steps
+from onnx_compress.passes.quant.static.spare import Sensitivity, spared
 from onnx_compress.passes.quant.static.units import Unit, Units, convolution
 from onnx_compress.passes.quant.static.write import Writer, needed
 
@@ -83,8 +83,9 @@ def placement(
     `otherwise`: how uses of weights are read if not so.
     """
     target = context.target
-    kinds = (convolution if target.convolutions.get("static") else None), (
-        product if target.speed.get("static") else None
+    kinds = (
+        (convolution if target.convolutions.get("static") else None),
+        (product if target.speed.get("static") else None),
     )
     uses = {use.node: w for w in weights for kind in kinds if kind and (use := kind(w)) is not None}
     if not context.fit or not uses:

@@ -53,8 +53,8 @@ class Sensitivity:
     def square(self, units: Sequence[Unit]) -> float:
         """error^2, with these units alone in bytes: their weights, and what they give out.
 
-        And what they are given, if in floats; not weights that are of bytes anyway. Where channels of
-        an output are very unlike, what they lose on average.
+        And what they are given, if in floats; not weights that are of bytes anyway. Where channels
+        of an output are very unlike, what they lose on average.
         """
         trial = clone(self.model)
         twins = dict(zip(self.model.graph.nodes, trial.graph.nodes, strict=True))
