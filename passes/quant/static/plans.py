@@ -19,6 +19,7 @@ from onnx_compress.passes.quant.static.units import Unit
 _PRODUCTS = ("MatMul", "Gemm")
 STATIC = "static"  # the reader of their weights
 _NODES, _WEIGHTED = 4, 6  # nodes and small tensors around a unit, and around a weight
+_ROW_BYTES = 9  # scales of the weight and of the bias, and a zero point
 _NODE_BYTES = 100  # that each takes in a file, with its name
 
 
@@ -91,10 +92,18 @@ def placed(
 
 
 def _smaller(taken: Sequence[Unit]) -> bool:
-    """Whether bytes save more in weights than the nodes around them take in the file."""
-    saved = sum(unit.weight.nbytes * 3 // 4 for unit in taken if unit.weight is not None)
-    nodes = sum(_NODES + (_WEIGHTED if unit.weight is not None else 0) for unit in taken)
-    return saved > nodes * _NODE_BYTES
+    """Whether bytes save more in weights than what comes with them takes in the file."""
+    left = 0
+    for unit in taken:
+        nodes = _NODES
+        if unit.weight is not None:
+            rows = unit.weight.uses[0].layout.rows * unit.weight.uses[0].layout.groups
+            left += unit.weight.nbytes * 3 // 4 - _ROW_BYTES * rows
+            nodes += _WEIGHTED
+        if unit.gemm is not None and unit.gemm.lead:
+            nodes += _NODES
+        left -= nodes * _NODE_BYTES
+    return left > 0
 
 
 def settled(model: Model) -> bool:
