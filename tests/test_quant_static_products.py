@@ -254,7 +254,8 @@ def test_turning_numbers_is_counted():
 
 
 def test_an_input_that_bytes_hold_badly_stays_float():
-    fit = feeds(16, 64)
+    """One number so large, of so many, that a step is as large as most of them."""
+    fit = feeds(400, 64)
     for feed in fit:
         feed["x"][2, 3] = 1e4
     proto = build(
@@ -316,6 +317,22 @@ def test_error_decides_which_inputs_are_bytes():
     _, forced = quant(proto, fit, FAST, least_db=0.0)
     assert static(chosen) < static(forced) == 2
     assert "of the error" in reasons(chosen)
+
+
+@pytest.mark.parametrize(("wide", "bytes_"), [(2.0, True), (1e3, False)])
+def test_factors_that_bytes_hold_badly_stay_floats(wide, bytes_):
+    """Those of smoothing, between two products, are very unlike."""
+    factors = np.geomspace(1, wide, 96, dtype="float32")
+    proto = build(
+        "g (float[N,64] x) => (float[?,?] y) { h = Gemm(x, w, b) m = Mul(h, f) y = Gemm(m, v, c) }",
+        f=factors,
+        **dict(TWO_NUMBERS, v=V / factors[:, None]),
+    )
+    fit = feeds(32, 64)
+    small, _ = quant(proto, fit)
+    (node,) = [node for node in small.graph.node if node.op_type == "Mul"]
+    makers = {n.op_type for n in small.graph.node if set(n.output) & set(node.input)}
+    assert ("DequantizeLinear" in makers) == bytes_
 
 
 def test_smoothed_inputs_stay_smoothed():

@@ -3,7 +3,7 @@
     bits=16        W  ->  Cast(float16 W)
     bits=8         Conv           with real inputs, whole stretches of integers: QuantizeLinear,
                                   DequantizeLinear around Conv, Add, Mul, MaxPool ..., fused
-                   MatMul, Gemm   DynamicQuantizeLinear, MatMulInteger where the target is faster so;
+                   MatMul, Gemm   DynamicQuantizeLinear, MatMulInteger where a target is faster so;
                                   within such stretches, where that is faster still, like Conv
                    Gather         Gather(codes), then decoded
                    all else       Cast(codes) * scale, folded when the model is loaded

@@ -25,6 +25,7 @@ from onnx_compress.passes.quant.static.products import Gemm, gemm
 
 _FLOAT = 1  # TensorProto.FLOAT
 _CUTS = ("Relu", "Clip")
+_UNLIKE = 16  # times as large: a step is then 3 % of the smallest, or 6 with both signs
 _PASSED = (*_CUTS, "Identity", "MaxPool", "Add", "Concat")
 
 
@@ -109,6 +110,16 @@ def _two(model: Model, node: Node, shapes: Shapes) -> bool:
     return any(not is_stored(model, value) for value in node.inputs if value)
 
 
+def _factors(model: Model, node: Node, shapes: Shapes) -> bool:
+    """Likewise, if bytes hold each factor of a constant; those of smoothing they do not."""
+    for value in node.inputs:
+        array = stored_floats(model, value)
+        sizes = np.abs(array[array != 0]) if array is not None else np.empty(0)
+        if sizes.size and sizes.max() > _UNLIKE * sizes.min():
+            return False
+    return _two(model, node, shapes)
+
+
 def _plain(node: Node, _: Shapes, prices: Prices) -> float:
     return prices.get(node.op, 0.0)
 
@@ -136,7 +147,7 @@ def _nothing(_: Node, __: Shapes, ___: Prices) -> float:
 
 _RULES: Mapping[str, _Rule] = {
     "Add": _Rule("own", _plain, _two, every=True),
-    "Mul": _Rule("own", _spread, _two, every=True),
+    "Mul": _Rule("own", _spread, _factors, every=True),
     "Sigmoid": _Rule("own", _plain, _always),
     "LeakyRelu": _Rule("own", _plain, _always),
     "GlobalAveragePool": _Rule("own", _plain, _image),
