@@ -320,7 +320,7 @@ def test_error_decides_which_inputs_are_bytes():
 
 
 @pytest.mark.parametrize(("wide", "bytes_"), [(2.0, True), (1e3, False)])
-def test_factors_that_bytes_hold_badly_stay_floats(wide, bytes_):
+def test_factors_that_bytes_hold_badly_stay_floats(wide, bytes_, unsmoothed):
     """Those of smoothing, between two products, are very unlike."""
     factors = np.geomspace(1, wide, 96, dtype="float32")
     proto = build(
@@ -335,7 +335,8 @@ def test_factors_that_bytes_hold_badly_stay_floats(wide, bytes_):
     assert ("DequantizeLinear" in makers) == bytes_
 
 
-def test_smoothed_inputs_stay_smoothed():
+def test_an_input_smoothed_by_a_node_is_made_bytes_at_run_time():
+    """Bytes before that Mul would lose what is small, and is made large by it."""
     fit = feeds(64, 64)
     for feed in fit:
         feed["x"][:, ::16] *= 30
@@ -345,7 +346,7 @@ def test_smoothed_inputs_stay_smoothed():
         b=TWO_NUMBERS["b"],
     )
     small, report = quant(proto, fit, FAST)
-    assert static(report) == 1
+    assert static(report) == 0
     assert any("smoothed" in note for note in report.notes)
     (before, after) = (run(m, fit[0])[0] for m in (proto, small))
     assert np.linalg.norm(before - after) < 0.02 * np.linalg.norm(before)

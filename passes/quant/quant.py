@@ -189,6 +189,7 @@ class Quant(Pass):
         fitting: list[Weight] = []
         if choice is not None and self.activations != "float":
             fitting = [w for w in found if self._bits(w, short=False) == 8 and choice.holds(w)]
+            fitting = [w for w in fitting if w not in smoothed.multiplied]
         if context.memo is not None:
             read = [use for w in plans for use, how in plans[w].readers.items() if how == "dynamic"]
             read += [use for w in fitting for use in w.uses if context.target.speed.get("static")]
