@@ -329,7 +329,7 @@ def test_factors_that_bytes_hold_badly_stay_floats(wide, bytes_, unsmoothed):
         **dict(TWO_NUMBERS, v=V / factors[:, None]),
     )
     fit = feeds(32, 64)
-    small, _ = quant(proto, fit)
+    small, _ = quant(proto, fit, dataclasses.replace(WANTS, operators={"Mul": 9.0}))
     (node,) = [node for node in small.graph.node if node.op_type == "Mul"]
     makers = {n.op_type for n in small.graph.node if set(n.output) & set(node.input)}
     assert ("DequantizeLinear" in makers) == bytes_
