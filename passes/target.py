@@ -19,6 +19,7 @@ from typing import Any
 from onnx_compress.ir.errors import OptionError
 
 _ROWS = (1, 16, 128)  # of activations, as measured
+_USUAL = "avx2"  # whose operators of bytes count where a file does not say
 _FOLDER = "onnx_compress.passes.targets"
 GROUP = "onnx_compress.targets"  # of entry points: a name, and the path of a file like ours
 
@@ -28,10 +29,15 @@ class Target:
     """One kind of machine and runtime.
 
     `speed`: reader -> rows [columns, rows, ratio at M = 1, 16, 128], time of float32 over time of
-    the reader. `convolutions`: reader -> rows [channels, window, rows, ratio], of one group.
-    `conversion`: products of float32 in the time in which one number is turned to a byte or back.
-    `motion`: the same for one number that an operator gives, written and read again. `start`: the
-    same for what an operator of integers takes longer to start.
+    the reader; of `static`, bytes to bytes. `convolutions`: reader -> rows [channels, window, rows,
+    ratio], of one group.
+
+    All else is in products of float32, as many as are done in the time of it. `conversion`: one
+    number turned to a byte or back. `motion`: one number that an operator gives, written and read
+    again. `reading`: one number of a matrix, read to be multiplied. `start`: what an
+    operator of integers takes longer to start. `operators`: what one of bytes saves for each
+    number that it gives, by operator, and `moved`, `scaled`, `spread`, `tap`: see the files.
+
     `maximum_opset`: newest operator set that a pass may raise a model to; 0: any.
     """
 
@@ -46,7 +52,9 @@ class Target:
     convolutions: Mapping[str, Sequence[Sequence[float]]] = field(default_factory=dict)
     conversion: float = 30.0
     motion: float = 16.0
+    reading: float = 18.0
     start: float = 5e4
+    operators: Mapping[str, float] = field(default_factory=dict)
 
     def convolution_speed(self, reader: str, channels: int, window: int, rows: int) -> float | None:
         """How much faster a convolution is in this form; None where the target has none.
@@ -145,10 +153,15 @@ def _text(name: str) -> str:
 
 def _parse(name: str, data: dict[str, Any]) -> Target:
     tables = data.get("speed", {}).items()
-    speed = {reader: table["product"] for reader, table in tables if "convolution" not in table}
     convolutions = {
         reader: table["convolution"] for reader, table in tables if "convolution" in table
     }
+    speed = {
+        reader: table["product"]
+        for reader, table in tables
+        if "product" in table or reader not in convolutions
+    }
+    prices = data if "operators" in data else tomllib.loads(_text(_USUAL))
     for reader, rows in convolutions.items():
         for row in rows:
             if len(row) != 4 or not all(float(number) > 0 for number in row):
@@ -170,8 +183,10 @@ def _parse(name: str, data: dict[str, Any]) -> Target:
         features=tuple(data["features"]),
         speed=speed,
         convolutions=convolutions,
+        operators={op: float(price) for op, price in prices["operators"].items()},
         conversion=float(data.get("conversion", 30.0)),
         motion=float(data.get("motion", 16.0)),
+        reading=float(data.get("reading", 18.0)),
         start=float(data.get("start", 5e4)),
     )
 

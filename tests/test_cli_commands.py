@@ -81,8 +81,10 @@ def test_a_profile_is_a_target(place, monkeypatch, capsys):
     assert main(run) == 0
     assert json.loads((place / "r.json").read_text())["target"] == "m"
     printed = tomllib.loads(shown(capsys, "profile", "--seconds", "0.001"))
-    assert [len(printed["speed"][form]["product"]) for form in ("dynamic", "dequantize")] == [2, 2]
-    assert targets.load("m.toml").convolutions == targets.host().convolutions
+    forms = ("dynamic", "dequantize", "static")
+    assert [len(printed["speed"][form]["product"]) for form in forms] == [2, 2, 2]
+    for kept in ("convolutions", "operators", "reading"):
+        assert getattr(targets.load("m.toml"), kept) == getattr(targets.host(), kept)
 
 
 @pytest.mark.parametrize("name", ["", *COMMANDS])

@@ -45,6 +45,7 @@ EAGER = replace(  # bytes everywhere
     conversion=0.01,
     start=0,
 )
+BEFORE = replace(EAGER, speed={**EAGER.speed, "static": [[1, 1, 4.0, 4.0, 4.0]]})  # products, too
 WHOLE = (Fold(), Quant(bits=8), Prune(channels=0.4))  # each pass of ours, as it is used most
 each = pytest.mark.parametrize("pass_", PASSES, ids=str)
 
@@ -120,11 +121,16 @@ def test_quantized_after_cleaning(model: ModelProto) -> None:
     )
 
 
-def with_data(model: ModelProto) -> ModelProto:
+def with_data(model: ModelProto, target: targets.Target = EAGER) -> ModelProto:
     """Static activations and smoothing, which need inputs: drawn ones stand for real ones."""
     read = from_proto(model)
     fit = draw(read, open_session(read), 4, 0)
-    return Quant(bits=8)(model, sample=fit[0], fit=fit, target=EAGER)  # type: ignore[no-any-return]
+    return Quant(bits=8)(model, sample=fit[0], fit=fit, target=target)  # type: ignore[no-any-return]
+
+
+def with_products(model: ModelProto) -> ModelProto:
+    """The inputs of products are static, too."""
+    return with_data(model, BEFORE)
 
 
 @examples(15)
@@ -132,3 +138,9 @@ def with_data(model: ModelProto) -> ModelProto:
 def test_quantized_with_data(model: ModelProto) -> None:
     # ranges are those of four samples: other inputs may well be cut off
     check_pass(with_data, model, skip=["reference_agrees", "outputs_kept"])
+
+
+@examples(30)
+@given(model=models(ops=["Gemm", "MatMul", "Add", "Relu", "Clip", "Reshape", "Conv"]) | models())
+def test_quantized_with_data_for_products(model: ModelProto) -> None:
+    check_pass(with_products, model, skip=["reference_agrees", "outputs_kept"])

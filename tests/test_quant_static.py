@@ -395,3 +395,21 @@ def test_pools_are_of_bytes_where_the_runtime_is_fast(before, pool, bytes_):
     (node,) = [node for node in small.graph.node if node.op_type == pool]
     (maker,) = [other for other in small.graph.node if node.input[0] in other.output]
     assert (maker.op_type in ("QuantizeLinear", "DequantizeLinear")) == bytes_
+
+
+@pytest.mark.parametrize("opset", [7, 9, 11])
+def test_old_operator_sets_are_raised_before_anything_is_tried(opset):
+    """What stays float is looked for with QuantizeLinear, which old sets do not have."""
+    text = """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w1)
+        b = Relu(a)
+        c = %s
+        y = Conv(c, w2)
+    }"""
+    cut = "Slice<starts=[0], ends=[6], axes=[2]>(b)" if opset < 10 else "Relu(b)"
+    proto = build(text % cut, opset=opset, **weights(w1=(32, 8, 3, 3), w2=(16, 32, 3, 3)))
+    fit = feeds(1, 8, 12, 12)
+    small, report = quant(proto, fit)
+    assert "static" in report.summary
+    assert small.opset_import[0].version >= 13
+    assert error(proto, small, fit) < 0.1

@@ -114,6 +114,21 @@ def test_the_portable_target_is_faster_nowhere_and_capped():
     )
 
 
+def test_prices_of_operators_are_those_of_avx2_where_a_file_does_not_say(tmp_path):
+    usual = targets.load("avx2").operators
+    assert usual["Add"] > 0 > usual["tap"]
+    assert targets.load(_written(tmp_path)).operators == usual
+    own = targets.load(_written(tmp_path, SPEED + "[operators]\nAdd = 7\n"))
+    assert own.operators == {"Add": 7.0}
+
+
+def test_a_form_may_be_of_products_and_of_convolutions(tmp_path):
+    both = "[speed.static]\nproduct = [[64, 64, 1, 2, 3]]\nconvolution = [[3, 9, 32, 1.5]]\n"
+    target = targets.load(_written(tmp_path, both))
+    assert target.product_speed("static", 64, 64, 1) == 1
+    assert target.convolution_speed("static", 3, 9, 32) == 1.5
+
+
 def test_a_target_from_a_file_is_named_after_it(tmp_path):
     target = targets.load(_written(tmp_path))
     assert isinstance(target, Target)
@@ -137,6 +152,8 @@ def test_a_target_from_a_file_is_named_after_it(tmp_path):
         ("", {"speed": "3"}),
         ("", {"speed": "[]"}),
         ("[speed", {}),
+        (SPEED + "[operators]\nAdd = 'fast'", {}),
+        ("operators = 3\n" + SPEED, {}),
         (SPEED, {"features": None}),
         (SPEED, {"features": "3"}),
         (SPEED, {"description": None}),

@@ -251,6 +251,13 @@ class Model(Document):
         node.proto = proto
         self.edits += 1
 
+    def set_operator(self, node: Node, op: str) -> None:
+        """Let a node be another operator of the same domain, with the attributes that it has."""
+        proto = without(node.proto, {"op_type"})
+        proto.op_type = op
+        node.proto = proto
+        self.edits += 1
+
     def drop_outputs(self, node: Node, kept: int) -> None:
         """Leave out all outputs after the first `kept`. Raises InvalidError if one is used."""
         for value in node.outputs[kept:]:

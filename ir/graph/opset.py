@@ -13,6 +13,7 @@ import onnx
 from onnx.defs import OpSchema
 
 from onnx_compress.ir.errors import UnsupportedError
+from onnx_compress.ir.graph.dead import remove_unused
 from onnx_compress.ir.graph.elements import Array, np_dtype
 from onnx_compress.ir.graph.inference import TensorType, infer
 from onnx_compress.ir.graph.model import Model
@@ -113,6 +114,60 @@ def _split_count(model: Model, node: Node, _: Types) -> No | None:
     return None
 
 
+def _slice(model: Model, node: Node, _: Types) -> No | None:
+    """Slice(starts=..., ends=..., axes=...) -> Slice(x, starts, ends, axes)"""
+    for slot, attribute in enumerate(("starts", "ends", "axes"), start=1):
+        given = node.attribute(attribute)
+        if given is not None:
+            _append(model, node, slot, np.atleast_1d(np.asarray(given, np.int64)), attribute)
+            model.set_attribute(node, attribute, None)
+    return None
+
+
+def _top_k(model: Model, node: Node, _: Types) -> No | None:
+    """TopK(k=3) -> TopK(x, [3])"""
+    _append(model, node, 1, np.array([node.attribute("k")], np.int64), "k")
+    model.set_attribute(node, "k", None)
+    return None
+
+
+def _dropout(model: Model, node: Node, _: Types) -> No | None:
+    """The ratio means nothing where nothing is trained."""
+    if any(value is not None and value.is_used for value in node.outputs[1:]):
+        return No("Dropout with a mask that is used")
+    model.drop_outputs(node, 1)
+    model.set_attribute(node, "ratio", None)
+    return None
+
+
+def _larger(model: Model, node: Node, _: Types) -> No | None:
+    """Upsample(x, scales) or Resize(x, scales) -> Resize(x, roi, scales), as it was before set 11.
+
+    Where something gets smaller, nearest was another one.
+    """
+    scales = node.attribute("scales")
+    known = model.constant(node.inputs[1]) if len(node.inputs) > 1 else np.asarray(scales)
+    if known is None or known.dtype.kind != "f" or (known < 1).any():
+        return No(f"{node.op} by factors that are computed, or below one")
+    roi = model.add_constant(node.graph, np.empty(0, np.float32), f"{node.name}.roi")
+    sizes = model.add_constant(node.graph, known.astype(np.float32), f"{node.name}.scales")
+    mode = node.attribute("mode", "nearest")
+    new = model.add_node(
+        node.graph,
+        "Resize",
+        [node.input(0), roi, sizes],
+        name=node.proto.name,
+        like=node,
+        mode=mode,
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+    )
+    model.replace_uses(node.output, new)
+    model.remove(node)
+    remove_unused(model, node.inputs[1:])
+    return None
+
+
 def _refused(_: Model, node: Node, __: Types) -> No | None:
     """Meaning changed although the schema did not."""
     return No(f"{node.op} changed its meaning")
@@ -128,6 +183,11 @@ REWRITES: dict[str, tuple[tuple[int, Rewrite], ...]] = {
         f"Reduce{kind}": ((18, _attribute_to_input("axes", 1)),)
         for kind in ("Max", "Min", "Mean", "Prod", "L1", "L2", "LogSum", "LogSumExp", "SumSquare")
     },
+    "Slice": ((10, _slice),),
+    "TopK": ((10, _top_k),),
+    "Dropout": ((12, _dropout),),
+    "Upsample": ((10, _larger),),
+    "Resize": ((11, _larger),),
     "Clip": ((11, _scalars(("min", None), ("max", None))),),
     "Pad": ((11, _pad),),
     "Softmax": ((13, _softmax),),

@@ -4,11 +4,22 @@ import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from onnx_compress.ir.runtime.limits import check_cancelled
-from onnx_compress.ir.runtime.session import Feed, Session
+from onnx_compress.ir.runtime.session import Feed
+
+
+class Timed(Protocol):
+    """What is run: a Session, say."""
+
+    def run(self, feed: Feed) -> list[Any]:
+        """All outputs."""
+
+    def call(self, feed: Feed) -> list[Any]:
+        """The same at once, on this thread."""
 
 
 @dataclass(frozen=True)
@@ -23,9 +34,7 @@ class Timing:
     spread: tuple[tuple[float, float], ...]
 
 
-def compare_speed(
-    sessions: Sequence[Session], feeds: Sequence[Feed], seconds: float = 3.0
-) -> Timing:
+def compare_speed(sessions: Sequence[Timed], feeds: Sequence[Feed], seconds: float = 3.0) -> Timing:
     """Time sessions against each other: in turn on the same inputs, medians of the pairs.
 
     Takes about `seconds` in all, at least 5 and at most 200 rounds.

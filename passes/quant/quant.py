@@ -3,7 +3,8 @@
     bits=16        W  ->  Cast(float16 W)
     bits=8         Conv           with real inputs, whole stretches of integers: QuantizeLinear,
                                   DequantizeLinear around Conv, Add, Mul, MaxPool ..., fused
-                   MatMul, Gemm   DynamicQuantizeLinear, MatMulInteger where the target is faster so
+                   MatMul, Gemm   DynamicQuantizeLinear, MatMulInteger where a target is faster so;
+                                  within such stretches, where that is faster still, like Conv
                    Gather         Gather(codes), then decoded
                    all else       Cast(codes) * scale, folded when the model is loaded
     bits=6 ... 2   MatMul, Gemm   MatMulNBits (2 and 4 bits) where the target is faster so, or
@@ -215,19 +216,21 @@ class Quant(Pass):
             else:
                 plans[weight] = chosen
         smoothed.undo({w: "dynamic" in each.readers.values() for w, each in plans.items()})
-        if context.memo is not None:
-            read = [each.readers for each in plans.values()]
-            context.memo[_WEAKEST] = choice.weakest(read) if choice is not None else inf
-            context.memo[_INTEGERS] = context.memo[_WEAKEST] < inf
         integers = Integers(model, context)
+        fitting: list[Weight] = []
         if choice is not None and self.activations != "float":
-            fitting = [weight for weight in found if self._bits(weight, short=False) == 8]
-            integers = placed(model, fitting, context, newest, self.activations is None)
+            fitting = [w for w in found if self._bits(w, short=False) == 8 and choice.holds(w)]
+            fitting = [w for w in fitting if w not in smoothed.multiplied]
+        read = [use for w in plans for use, how in plans[w].readers.items() if how == "dynamic"]
+        if fitting:
+            integers = placed(model, fitting, plans, context, newest, self.activations is None)
             plans |= integers.plans
             changes += integers.changes
             skipped += integers.skipped
-            if integers.plans and context.memo is not None:
-                context.memo[_INTEGERS] = True
+        if context.memo is not None:
+            may = [use for w in fitting for use in w.uses if context.target.speed.get("static")]
+            context.memo[_WEAKEST] = choice.weakest([*read, *may]) if choice is not None else inf
+            context.memo[_INTEGERS] = bool(read or integers.plans)
         needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
         used: Counter[str] = Counter()
         unread: tuple[str, ...] = ()

@@ -63,10 +63,13 @@ class Choice:
         source = use.node.input(1 - use.slot)
         return -inf if source is None else self.ratios.get(source, -inf)
 
-    def weakest(self, chosen: Iterable[Mapping[Use, str]]) -> float:
-        """Of the inputs that became bytes, how well these hold the one they hold worst, in dB."""
-        read = [use for each in chosen for use, how in each.items() if how == "dynamic"]
-        return min(map(self.ratio, read), default=inf)
+    def holds(self, weight: Weight) -> bool:
+        """Whether bytes hold what a weight is multiplied by in products well enough."""
+        return all(self.ratio(use) >= self.least_db for use in weight.uses if use.multiplied)
+
+    def weakest(self, uses: Iterable[Use]) -> float:
+        """Of the inputs of products, how well bytes hold the one they hold worst, in dB."""
+        return min((self.ratio(use) for use in uses if use.multiplied), default=inf)
 
     def readers(self, weight: Weight) -> dict[Use, str]:
         """Rows are picked as codes, products take the fastest form, the rest is decoded once."""

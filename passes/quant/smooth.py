@@ -61,6 +61,11 @@ class Smoothed:
             remove_unused(self.model, [*new, each.made])
         self.inputs = kept
 
+    @property
+    def multiplied(self) -> set[Weight]:
+        """Weights whose input is multiplied by a node, and would lose by being bytes before it."""
+        return {w for each in self.inputs if each.made is not None for w in each.weights}
+
     def notes(self) -> tuple[str, ...]:
         """For the report."""
         if not self.inputs:

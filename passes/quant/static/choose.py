@@ -7,9 +7,12 @@ the two ends. All costs are in products of float32 numbers, from the target.
 
 ONNX Runtime makes bytes of the weight of a float convolution between DequantizeLinear and
 QuantizeLinear by itself, with one scale for all of it: such a one is taken too, with better scales.
+
+A product of matrices is weighed against what it would be else, one of bytes that are made at run
+time, say, and has to save a twentieth: ranges of samples are worse than those of the run.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import inf, prod
 
 from onnx_compress.ir.analysis import Shapes
@@ -21,17 +24,24 @@ from onnx_compress.passes.solvers.cut import minimum_cut
 from onnx_compress.passes.target import Target
 
 _ENDS = 4  # operators that come with it: the order of channels changes, what was fused is not
+_PICTURE = 4  # axes of what has such an order
+_WORTH = 1.05  # times faster a product has to be
 _SLOW_DEPTHWISE = 3.0  # products of float32 in the time of one, where each reads its own channel
 
 
 def chosen(
-    model: Model, units: Sequence[Unit], shapes: Shapes, target: Target, barred: Collection[Node]
+    model: Model,
+    gains: Mapping[Unit, float],
+    shapes: Shapes,
+    target: Target,
+    barred: Collection[Node],
 ) -> list[Unit]:
     """Those that are faster together; `barred` nodes are to stay float."""
     forced: set[Node] = set()
+    free = {unit: inf if unit.node in barred else saved for unit, saved in gains.items()}
     while True:
-        taken = _cheapest(model, units, shapes, target, barred, forced)
-        between = {unit.node for unit in enclosed(units, taken) if unit.node not in barred}
+        taken = _cheapest(model, free, shapes, target, forced)
+        between = {unit.node for unit in enclosed(list(free), taken) if unit.node not in barred}
         if between <= forced:
             return taken
         forced |= between
@@ -45,7 +55,7 @@ def enclosed(units: Sequence[Unit], taken: Sequence[Unit]) -> list[Unit]:
     return [
         unit
         for unit in units
-        if unit.weight is not None
+        if unit.kind == "weighted"
         and unit not in inside
         and unit.inputs[0] in made | read
         and unit.outputs[0] in read
@@ -54,15 +64,14 @@ def enclosed(units: Sequence[Unit], taken: Sequence[Unit]) -> list[Unit]:
 
 def _cheapest(
     model: Model,
-    units: Sequence[Unit],
+    free: Mapping[Unit, float],
     shapes: Shapes,
     target: Target,
-    barred: Collection[Node],
     forced: Collection[Node],
 ) -> list[Unit]:
+    units, gains = list(free), list(free.values())
     number = {unit.node: at for at, unit in enumerate(units)}
     number |= {node: at for at, unit in enumerate(units) for node in unit.tail}
-    gains = [inf if unit.node in barred else gain(unit, shapes, target) for unit in units]
     one = [0.0 if g == inf else max(-g, 0.0) for g in gains]
     other = [0.0 if g == inf else max(g, 0.0) for g in gains]
     outside = len(units)  # everything that is no unit is float
@@ -74,7 +83,9 @@ def _cheapest(
     for value in dict.fromkeys(v for unit in units for v in (*unit.inputs, *unit.outputs)):
         if is_stored(model, value):
             continue
-        cost = target.conversion * prod(shapes.shape(value) or (1 << 20,)) + _ENDS * target.start
+        shape = shapes.shape(value) or (1 << 20, 1, 1, 1)
+        ends = _ENDS if len(shape) == _PICTURE else 1
+        cost = target.conversion * prod(shape) + ends * target.start
         made = number.get(value.producer, outside) if value.producer else outside
         readers = {number.get(node, outside) for node, _ in value.uses}
         readers |= {outside} if value.exits else set()
@@ -82,7 +93,8 @@ def _cheapest(
         bytes_out, floats_out = len(one), len(one) + 1
         one += [0.0, 0.0]
         other += [0.0, 0.0]
-        arcs += [(made, bytes_out, cost), (floats_out, made, cost)]
+        either = made < outside and units[made].kind == "product"  # turned only if both are wanted
+        arcs += [(floats_out if either else made, bytes_out, cost), (floats_out, made, cost)]
         for reader in sorted(readers - {made}):
             arcs += [(bytes_out, reader, inf), (reader, floats_out, inf)]
     for at, unit in enumerate(units):
@@ -98,16 +110,26 @@ def gain(unit: Unit, shapes: Shapes, target: Target) -> float:
         start = target.start if unit.kind == "own" else 0.0
         return unit.gain * sum(_size(value, shapes) for value in unit.outputs) - start
     (use,) = unit.weight.uses
+    cost = macs(use.node, shapes) or 0
     layout = use.layout
+    if unit.kind == "product":
+        m = _size(use.node.input(0), shapes) // max(layout.columns, 1)
+        sizes = layout.columns, layout.rows, m
+        ratio = target.product_speed("static", *sizes)
+        now = target.product_speed(unit.otherwise, *sizes) or 1.0
+        if ratio is None:
+            return inf
+        start = 0.0 if unit.otherwise == "dynamic" else target.start
+        whole = cost + target.reading * layout.columns * layout.rows
+        return whole * (1 / now - _WORTH / ratio) - start
     window = prod(layout.shape[2:])
     channels = layout.columns // max(window, 1)
     ratio = target.convolution_speed("static", channels, window, layout.rows)
     if ratio is None:
         return inf
-    cost = macs(use.node, shapes) or 0
     slow = _SLOW_DEPTHWISE if layout.rows == 1 and layout.groups > 1 else 1.0
     return cost * slow * (1 - 1 / ratio) - target.start
 
 
-def _size(value: Value, shapes: Shapes) -> int:
+def _size(value: Value | None, shapes: Shapes) -> int:
     return prod(shapes.shape(value) or (0,))

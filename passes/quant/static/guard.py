@@ -1,9 +1,11 @@
-"""Float layers between bytes, kept as they are.
+"""Layers kept from what ONNX Runtime would make of them, by a Max that does nothing.
 
-    DQ -> Conv -> Q    ->    DQ -> Conv -> Max(., lowest) -> Q
+    DQ -> Conv -> Q       ->    DQ -> Conv -> Max(., lowest) -> Q
+    DQ -> Gemm -> Relu    ->    DQ -> Gemm -> Max(., lowest) -> Relu
 
-ONNX Runtime makes bytes of the weight of the former by itself, with one scale for all channels.
-A Max that does nothing keeps it from that; it is not optimized away.
+Of a float layer between bytes it makes one of bytes, with one scale for all channels. A product of
+bytes that gives floats it computes in floats, where a Relu or Clip follows. Max is not optimized
+away.
 """
 
 import numpy as np
@@ -12,6 +14,7 @@ from onnx_compress.ir.graph import Model, Node, Value
 from onnx_compress.ir.graph.builder import Builder
 
 _LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+_PRODUCTS = ("Gemm", "MatMul")
 _FOLLOW = ("Relu", "Clip")  # that the runtime takes out before a QuantizeLinear
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -19,14 +22,30 @@ _LOWEST = float(np.finfo(np.float32).min)
 def guard(model: Model) -> int:
     """Everywhere in the main graph; gives how many there were."""
     count = 0
-    for node in [node for node in model.graph.nodes if node.op == "QuantizeLinear"]:
-        value = node.inputs[0]
-        if value is not None and _tempting(_behind(value)):
-            b = Builder(model, model.graph, value.name[-24:].lstrip("/._"), node)
-            kept = b("Max", value, b.constant(np.array(_LOWEST, np.float32), "lowest"))
-            model.set_input(node, 0, kept)
-            count += 1
+    for node in list(model.graph.nodes):
+        value = node.input(0)
+        if value is None or not (_made_bytes(node, value) or _cut_off(node, value)):
+            continue
+        b = Builder(model, model.graph, value.name[-24:].lstrip("/._"), node)
+        kept = b("Max", value, b.constant(np.array(_LOWEST, np.float32), "lowest"))
+        model.set_input(node, 0, kept)
+        count += 1
     return count
+
+
+def _made_bytes(node: Node, value: Value) -> bool:
+    """Whether bytes are made of what a float layer gives that reads bytes."""
+    made = _behind(value)
+    return node.op == "QuantizeLinear" and made is not None and _reads(made) == (True, False)
+
+
+def _cut_off(node: Node, value: Value) -> bool:
+    """Whether this alone follows a product of bytes that gives floats."""
+    made = value.producer
+    alone = len(value.uses) == 1 and not value.exits
+    if node.op not in _FOLLOW or made is None or made.op not in _PRODUCTS or not alone:
+        return False
+    return _reads(made) == (True, True)
 
 
 def _behind(value: Value) -> Node | None:
@@ -37,13 +56,16 @@ def _behind(value: Value) -> Node | None:
     return made
 
 
-def _tempting(node: Node | None) -> bool:
-    """Whether it is a float layer that reads bytes, over nothing or padding."""
-    if node is None or node.op not in _LINEAR:
-        return False
+def _reads(node: Node) -> tuple[bool, bool]:
+    """Whether a layer reads bytes, over nothing or padding, and whether its weight is of bytes."""
+    if node.op not in _LINEAR:
+        return False, False
     source = node.inputs[0].producer if node.inputs[0] is not None else None
     while source is not None and source.op == "Pad" and source.inputs[0] is not None:
         source = source.inputs[0].producer
     weight = node.inputs[1].producer if node.inputs[1] is not None else None
-    decoded = weight is not None and weight.op == "DequantizeLinear"
-    return source is not None and source.op == "DequantizeLinear" and not decoded
+    decodes = "DequantizeLinear"
+    return (
+        source is not None and source.op == decodes,
+        weight is not None and weight.op == decodes,
+    )

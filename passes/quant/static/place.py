@@ -1,19 +1,21 @@
 """Which part of a model computes with bytes, from units, speeds and samples; and its writing."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.errors import CalibrationError
 from onnx_compress.ir.graph import Model, Node, Value
 from onnx_compress.ir.runtime import Feed
-from onnx_compress.ir.weights import Weight
+from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.path import is_stored
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.static.choose import chosen, gain
+from onnx_compress.passes.quant.static.gemms import as_gemms
+from onnx_compress.passes.quant.static.products import product
 from onnx_compress.passes.quant.static.ranges import Step, steps
 from onnx_compress.passes.quant.static.spare import Sensitivity, spared
-from onnx_compress.passes.quant.static.units import Unit, convolution, units
+from onnx_compress.passes.quant.static.units import Unit, Units, convolution
 from onnx_compress.passes.quant.static.write import Writer, needed
 
 _HELD = 4  # samples that ranges are not taken from
@@ -23,12 +25,13 @@ _HELD = 4  # samples that ranges are not taken from
 class Placement:
     """Units that may run in integers, and the steps of what they read and give out.
 
+    `gains`: of the units, what each saves, in products of float32.
     `held`: samples that the steps do not come from.
     """
 
     model: Model
     context: Context
-    units: tuple[Unit, ...]
+    gains: dict[Unit, float]
     steps: dict[Value, Step]
     shapes: Shapes
     held: Sequence[Feed]
@@ -39,15 +42,15 @@ class Placement:
         So do the readers of an activation that is to, who would make bytes of it all the same.
         """
         target, model = self.context.target, self.model
-        floats = {unit.node for unit in self.units if not self._known(unit)} | {*barred}
+        floats = {unit.node for unit in self.gains if not self._known(unit)} | {*barred}
         kept: set[Value] = set()
-        for unit in self.units:
+        for unit in self.gains:
             if not kept.isdisjoint(unit.inputs):
                 floats.add(unit.node)
             moved = unit.kind in ("same", "scaled") and unit.node in floats
             if moved or (unit.kind == "own" and unit.node in barred):
                 kept.update(unit.outputs)
-        return chosen(model, self.units, self.shapes, target, floats)
+        return chosen(model, self.gains, self.shapes, target, floats)
 
     def _known(self, unit: Unit) -> bool:
         values = [*unit.inputs, *unit.outputs]
@@ -57,9 +60,14 @@ class Placement:
         """Nodes that had better stay float, and which share of the error they make."""
         if not self.held:
             return {}
-        sensitivity = Sensitivity(self.model, self.steps, self.held)
-        gains = [gain(unit, self.shapes, self.context.target) for unit in taken]
+        sensitivity = Sensitivity(self.model, self.steps, self.held, taken)
+        # a product of bytes that are made at run time is almost as fast
+        gains = [0.0 if unit.otherwise == "dynamic" else self.gains[unit] for unit in taken]
         return {unit.node: share for unit, share in spared(sensitivity, taken, gains)}
+
+    def as_gemms(self, taken: Sequence[Unit]) -> list[Unit]:
+        """The same, of floats still, in the way in which they are to be written."""
+        return as_gemms(self.model, taken, self.steps)
 
     def write(self, taken: Sequence[Unit]) -> list[Weight]:
         """Put them into integers; gives the weights that are to be read as bytes now."""
@@ -67,16 +75,25 @@ class Placement:
         return [unit.weight for unit in taken if unit.weight is not None]
 
 
-def placement(model: Model, weights: Sequence[Weight], context: Context) -> Placement | None:
-    """What could be; None where nothing could, or where the samples tell nothing."""
-    if not context.fit or not context.target.convolutions.get("static"):
-        return None
-    uses = {use.node: weight for weight in weights if (use := convolution(weight)) is not None}
-    if not uses:
+def placement(
+    model: Model, weights: Sequence[Weight], context: Context, otherwise: Mapping[Use, str]
+) -> Placement | None:
+    """What could be; None where nothing could, or where the samples tell nothing.
+
+    `otherwise`: how uses of weights are read if not so.
+    """
+    target = context.target
+    kinds = (
+        (convolution if target.convolutions.get("static") else None),
+        (product if target.speed.get("static") else None),
+    )
+    uses = {use.node: w for w in weights for kind in kinds if kind and (use := kind(w)) is not None}
+    if not context.fit or not uses:
         return None
     shapes = Shapes(model, context.sample)
-    found = units(model, uses, shapes)
-    first = chosen(model, found, shapes, context.target, ())
+    found = Units(model, uses, shapes, target.operators, otherwise).found()
+    gains = {unit: gain(unit, shapes, target) for unit in found}
+    first = chosen(model, gains, shapes, target, ())
     if not any(unit.weight for unit in first):
         return None
     held = min(len(context.fit) // 4, _HELD)
@@ -89,4 +106,4 @@ def placement(model: Model, weights: Sequence[Weight], context: Context) -> Plac
         if unit.kind in ("same", "scaled") and unit.inputs[0] in seen:
             own = seen[unit.inputs[0]].times(unit.factor)
             seen |= dict.fromkeys(unit.outputs, own)
-    return Placement(model, context, tuple(found), seen, shapes, context.fit[len(fit) :])
+    return Placement(model, context, gains, seen, shapes, context.fit[len(fit) :])

@@ -1,6 +1,6 @@
 """What quant asks for: activations in bytes, plans of the weights of what reads them, biases."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from onnx_compress.ir.analysis import Shapes
@@ -16,8 +16,10 @@ from onnx_compress.passes.quant.static.place import placement
 from onnx_compress.passes.quant.static.shift import Original, correct_if_nearer
 from onnx_compress.passes.quant.static.units import Unit
 
+_PRODUCTS = ("MatMul", "Gemm")
 STATIC = "static"  # the reader of their weights
 _NODES, _WEIGHTED = 4, 6  # nodes and small tensors around a unit, and around a weight
+_ROW_BYTES = 9  # scales of the weight and of the bias, and a zero point
 _NODE_BYTES = 100  # that each takes in a file, with its name
 
 
@@ -25,7 +27,8 @@ _NODE_BYTES = 100  # that each takes in a file, with its name
 class Integers:
     """What became of the activations of a model.
 
-    `plans`: of the weights of convolutions of integers, and of those that stay float in 16 bits.
+    `plans`: of the weights of integer convolutions and products with inputs in bytes, and of the
+    convolutions that stay float, in 16 bits.
     """
 
     model: Model
@@ -45,25 +48,33 @@ class Integers:
 
 
 def placed(
-    model: Model, weights: Sequence[Weight], context: Context, newest: int, choose: bool
+    model: Model,
+    weights: Sequence[Weight],
+    plans: Mapping[Weight, Plan],
+    context: Context,
+    newest: int,
+    choose: bool,
 ) -> Integers:
     """Put into bytes what gains by it. `newest`: operator set that the model may be raised to.
 
-    `choose`: let convolutions stay float, and their weights 16 bits, that make much of the error.
+    `plans`: what becomes of weights if not. `choose`: let convolutions stay float, and their
+    weights 16 bits, that make much of the error, and products as they are planned.
     """
     made = Integers(model, context)
     version = READERS[STATIC].minimum_opset
-    found = placement(model, weights, context) if newest >= version else None
+    otherwise = {use: how for each in plans.values() for use, how in each.readers.items()}
+    found = placement(model, weights, context, otherwise) if newest >= version else None
     if found is None:
         return made
     taken = found.chosen()
     if choose:
         shares = found.spared(taken)
         for node, share in shares.items():
-            made.skipped.append(Entry(node.name, f"stays float: {share:.0%} of the error"))
+            stays = "its input is not made bytes before" if node.op in _PRODUCTS else "stays float"
+            made.skipped.append(Entry(node.name, f"{stays}: {share:.0%} of the error"))
         taken = found.chosen(shares)
         for weight in weights:
-            if any(use.node in shares for use in weight.uses):
+            if any(use.node in shares and not use.multiplied for use in weight.uses):
                 half = plan(weight, Setting(16, 0, False), None)
                 if not isinstance(half, No):
                     made.plans[weight] = half
@@ -73,6 +84,7 @@ def placed(
     if model.opset() < version:
         made.changes.append(Entry("operator set", f"raised from {model.opset()} to {version}"))
         opset.raise_to(model, version, Shapes(model, context.sample).types)
+    taken = found.as_gemms(taken)
     made.original = Original.of(model)
     for weight in found.write(taken):
         made.plans[weight] = Plan(8, {weight.uses[0]: STATIC})
@@ -80,10 +92,18 @@ def placed(
 
 
 def _smaller(taken: Sequence[Unit]) -> bool:
-    """Whether bytes save more in weights than the nodes around them take in the file."""
-    saved = sum(unit.weight.nbytes * 3 // 4 for unit in taken if unit.weight is not None)
-    nodes = sum(_NODES + (_WEIGHTED if unit.weight is not None else 0) for unit in taken)
-    return saved > nodes * _NODE_BYTES
+    """Whether bytes save more in weights than what comes with them takes in the file."""
+    left = 0
+    for unit in taken:
+        nodes = _NODES
+        if unit.weight is not None:
+            rows = unit.weight.uses[0].layout.rows * unit.weight.uses[0].layout.groups
+            left += unit.weight.nbytes * 3 // 4 - _ROW_BYTES * rows
+            nodes += _WEIGHTED
+        if unit.gemm is not None and unit.gemm.lead:
+            nodes += _NODES
+        left -= nodes * _NODE_BYTES
+    return left > 0
 
 
 def settled(model: Model) -> bool:

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from onnx_compress.ir.graph import Model, Node, Value, clone
+from onnx_compress.ir.analysis import Shapes
+from onnx_compress.ir.graph import Model, Node, Value, clone, opset
 from onnx_compress.ir.runtime import Feed, open_session
+from onnx_compress.ir.weights.forms import READERS
 from onnx_compress.kernels.affine import dequantize, quantize, symmetric_scale
 from onnx_compress.passes.logits import give_logits
 from onnx_compress.passes.quant.halves import Part, looked_into
@@ -30,10 +32,22 @@ _WORTH = 3.0  # times its share of the time that its share of the error must be
 
 
 class Sensitivity:
-    """Of the outputs of a model to bytes in places."""
+    """Of the outputs of a model to bytes in places. `taken`: all units that would be of bytes."""
 
-    def __init__(self, model: Model, steps: dict[Value, Step], feeds: Sequence[Feed]) -> None:
-        self.model, self.steps = model, steps
+    def __init__(
+        self,
+        model: Model,
+        steps: dict[Value, Step],
+        feeds: Sequence[Feed],
+        taken: Sequence[Unit] = (),
+    ) -> None:
+        self.steps = steps
+        self.model, self._twins = _raised(model, feeds)
+        self._read = {value for unit in taken for value in unit.inputs}
+        self._made: set[Value] = set()  # as bytes, by a unit with a range of its own
+        for unit in taken:
+            if unit.kind not in ("same", "scaled") or not self._made.isdisjoint(unit.inputs):
+                self._made.update(unit.outputs)
         original = clone(model)
         give_logits(original)
         self.reference = Reference(open_session(original, 2, optimize=False), feeds)
@@ -41,23 +55,30 @@ class Sensitivity:
     def square(self, units: Sequence[Unit]) -> float:
         """error^2, with these units alone in bytes: their weights, and what they give out.
 
-        Where channels of an output are very unlike, what they lose on average.
+        And what they are given, if in floats; not weights that are of bytes anyway. Where channels
+        of an output are very unlike, what they lose on average.
         """
         trial = clone(self.model)
-        twins = dict(zip(self.model.graph.nodes, trial.graph.nodes, strict=True))
+        copies = dict(zip(self.model.graph.nodes, trial.graph.nodes, strict=True))
+        twins = {node: copies[twin] for node, twin in self._twins.items() if twin in copies}
         for unit in units:
-            end = twins[unit.tail[-1] if unit.tail else unit.node].output
-            given = [(v, twins[unit.node].inputs[0]) for v in unit.inputs if v.producer is None]
-            for value, twin in [(unit.outputs[0], end), *given]:
-                if twin is not None and value in self.steps:
-                    _through_bytes(trial, twin, self.steps[value])
+            node = twins[unit.node]
+            for slot, value in zip(unit.reads, unit.inputs, strict=True):
+                if value in self.steps and value not in self._made:
+                    given = _in_bytes(trial, node.inputs[slot], self.steps[value])
+                    trial.set_input(node, slot, given)
+            value = unit.outputs[0]
+            floats = unit.kind == "product" and value not in self._read
+            if value in self.steps and not floats:
+                end = twins[unit.tail[-1] if unit.tail else unit.node].output
+                _let_all_read(trial, end, _in_bytes(trial, end, self.steps[value]))
             if unit.weight is not None:
                 self._round(trial, unit, twins[unit.node])
         give_logits(trial)
         return apart(self.reference, trial)
 
     def _round(self, trial: Model, unit: Unit, node: Node) -> None:
-        if unit.weight is None:
+        if unit.weight is None or unit.otherwise == "dynamic":
             return
         (use,) = unit.weight.uses
         array = unit.weight.array()
@@ -67,17 +88,31 @@ class Sensitivity:
         trial.set_input(node, use.slot, trial.add_constant(trial.graph, rounded, "rounded"))
 
 
-def _through_bytes(trial: Model, value: Value, step: Step) -> None:
-    """Let all readers see what bytes leave of a value."""
+def _raised(model: Model, feeds: Sequence[Feed]) -> tuple[Model, dict[Node, Node]]:
+    """A copy of an operator set that has QuantizeLinear, and its nodes by those of the model."""
+    copy = clone(model)
+    twins = dict(zip(model.graph.nodes, copy.graph.nodes, strict=True))
+    version = READERS["static"].minimum_opset
+    if feeds and copy.opset() < version:
+        opset.raise_to(copy, version, Shapes(copy, feeds[0]).types)
+    return copy, twins
+
+
+def _in_bytes(trial: Model, value: Value | None, step: Step) -> Value:
+    """What bytes leave of a value."""
     graph = trial.graph
     scale = trial.add_constant(graph, np.asarray(step.scale), "scale")
     zero = trial.add_constant(graph, np.asarray(step.zero), "zero")
-    codes = trial.add_node(graph, "QuantizeLinear", [None, scale, zero])
-    out = trial.add_node(graph, "DequantizeLinear", [codes, scale, zero])
+    codes = trial.add_node(graph, "QuantizeLinear", [value, scale, zero])
+    return trial.add_node(graph, "DequantizeLinear", [codes, scale, zero])
+
+
+def _let_all_read(trial: Model, value: Value, new: Value) -> None:
+    """But what `new` is made of."""
+    own = new.producer.inputs[0] if new.producer is not None else None
     for node, slot in list(value.uses):
-        trial.set_input(node, slot, out)
-    if codes.producer is not None:
-        trial.set_input(codes.producer, 0, value)
+        if own is None or node is not own.producer:
+            trial.set_input(node, slot, new)
 
 
 def spared(
@@ -90,7 +125,7 @@ def spared(
     able = [
         (unit, gain)
         for unit, gain in zip(units, gains, strict=True)
-        if unit.kind in ("weighted", "own")
+        if unit.kind in ("weighted", "product", "own")
     ]
     time = max(sum(max(gain, 0.0) for _, gain in able), 1e-30)
     total = whole = sensitivity.square([unit for unit, _ in able])

@@ -1,11 +1,12 @@
 """Units: what ONNX Runtime runs as one operator of integers.
 
     weighted   Conv                           sums in int32, a range of its own
+    product    MatMul, Gemm                   likewise; gives floats where nothing reads bytes
     own        Add, Mul, Sigmoid, Concat ...  a range of its own
     same       MaxPool, Reshape, Slice ...    moves bytes: its range is that of its input
     scaled     Mul, Div by one number         nothing is left of it but another scale
 
-A Relu, Clip or Identity behind a unit of the first two kinds is a part of it: its range says all.
+A Relu, Clip or Identity behind a unit of the first kinds is a part of it: its range says all.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,9 +21,11 @@ from onnx_compress.ir.graph.patterns import No, sole_consumer
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms.static import BIAS
 from onnx_compress.ir.weights.path import is_stored, stored_floats
+from onnx_compress.passes.quant.static.products import Gemm, gemm
 
 _FLOAT = 1  # TensorProto.FLOAT
 _CUTS = ("Relu", "Clip")
+_UNLIKE = 16  # times as large: a step is then 3 % of the smallest, or 6 with both signs
 _PASSED = (*_CUTS, "Identity", "MaxPool", "Add", "Concat")
 
 
@@ -30,6 +33,8 @@ _PASSED = (*_CUTS, "Identity", "MaxPool", "Add", "Concat")
 class Unit:
     """`reads`: slots of values that become bytes. `gain`: of a run in bytes, in products of float32
     numbers for each number that it gives out. `weight`: of a weighted one. `factor`: of a scaled.
+    `gemm`: what a product is written as, if not as it is. `otherwise`: how its weight is read if it
+    is no unit.
     """
 
     kind: str
@@ -39,6 +44,8 @@ class Unit:
     tail: tuple[Node, ...] = ()
     weight: Weight | None = None
     factor: float = 1.0
+    gemm: Gemm | None = None
+    otherwise: str = "codec"
 
     @property
     def inputs(self) -> list[Value]:
@@ -52,13 +59,14 @@ class Unit:
 
 
 Fits = Callable[[Model, Node, Shapes], bool]
-Gain = Callable[[Node, Shapes], float]
+Prices = Mapping[str, float]  # what operators of bytes save for each number: of the target
+Gain = Callable[[Node, Shapes, Prices], float]
 
 
 @dataclass(frozen=True)
 class _Rule:
     kind: str
-    gain: float | Gain
+    gain: Gain
     fits: Fits
     every: bool = False  # input is data, not the first alone
 
@@ -102,77 +110,126 @@ def _two(model: Model, node: Node, shapes: Shapes) -> bool:
     return any(not is_stored(model, value) for value in node.inputs if value)
 
 
-def _spread(node: Node, shapes: Shapes) -> float:
+def _factors(model: Model, node: Node, shapes: Shapes) -> bool:
+    """Likewise, if bytes hold each factor of a constant; those of smoothing they do not."""
+    for value in node.inputs:
+        array = stored_floats(model, value)
+        sizes = np.abs(array[array != 0]) if array is not None else np.empty(0)
+        if sizes.size and sizes.max() > _UNLIKE * sizes.min():
+            return False
+    return _two(model, node, shapes)
+
+
+def _plain(node: Node, _: Shapes, prices: Prices) -> float:
+    return prices.get(node.op, 0.0)
+
+
+def _spread(node: Node, shapes: Shapes, prices: Prices) -> float:
     """Of Mul: one number for a whole channel or row is slow to read as a byte."""
     sizes = [prod(shapes.shape(value) or (1,)) for value in node.inputs]
-    return _SLOW_SPREAD if min(sizes) < max(sizes) else 0.0
+    spread = prices.get("spread", 0.0) if min(sizes) < max(sizes) else 0.0
+    return prices.get(node.op, 0.0) + spread
 
 
-def _window(node: Node, _: Shapes) -> float:
+def _window(node: Node, _: Shapes, prices: Prices) -> float:
     """Of AveragePool, which the runtime computes number by number."""
-    return _SLOW_TAP * float(prod(node.attribute("kernel_shape", (1,))))
+    taps = float(prod(node.attribute("kernel_shape", (1,))))
+    return prices.get(node.op, 0.0) + prices.get("tap", 0.0) * taps
 
 
-# Products of float32 that bytes save, for each number that is given out: measured in chains of
-# convolutions with onnxruntime 1.32.0 on an AMD EPYC (Zen 3), 40 products in a nanosecond
-_SLOW_SPREAD = -14.0
-_SLOW_TAP = -56.0
+def _moved(_: Node, __: Shapes, prices: Prices) -> float:
+    return prices.get("moved", 0.0)
+
+
+def _nothing(_: Node, __: Shapes, ___: Prices) -> float:
+    return 0.0
+
+
 _RULES: Mapping[str, _Rule] = {
-    "Add": _Rule("own", 2, _two, every=True),
-    "Mul": _Rule("own", _spread, _two, every=True),
-    "Sigmoid": _Rule("own", 2, _always),
-    "LeakyRelu": _Rule("own", -4, _always),
-    "GlobalAveragePool": _Rule("own", 0, _image),
+    "Add": _Rule("own", _plain, _two, every=True),
+    "Mul": _Rule("own", _spread, _factors, every=True),
+    "Sigmoid": _Rule("own", _plain, _always),
+    "LeakyRelu": _Rule("own", _plain, _always),
+    "GlobalAveragePool": _Rule("own", _plain, _image),
     "AveragePool": _Rule("own", _window, _image),
-    "Concat": _Rule("own", 0.5, _always, every=True),
-    "MaxPool": _Rule("same", 0, _max_pool),
-    "Reshape": _Rule("same", 0, _always),
-    "Flatten": _Rule("same", 0, _always),
-    "Squeeze": _Rule("same", 0, _always),
-    "Unsqueeze": _Rule("same", 0, _always),
-    "Identity": _Rule("same", 0, _always),
-    "Transpose": _Rule("same", 0.5, _always),
-    "Slice": _Rule("same", 0.5, _always),
-    "Split": _Rule("same", 0.5, _always),
-    "DepthToSpace": _Rule("same", 0.5, _always),
-    "SpaceToDepth": _Rule("same", 0.5, _always),
-    "Resize": _Rule("same", 0.5, _nearest),
+    "Concat": _Rule("own", _plain, _always, every=True),
+    "MaxPool": _Rule("same", _nothing, _max_pool),
+    "Reshape": _Rule("same", _nothing, _always),
+    "Flatten": _Rule("same", _nothing, _always),
+    "Squeeze": _Rule("same", _nothing, _always),
+    "Unsqueeze": _Rule("same", _nothing, _always),
+    "Identity": _Rule("same", _nothing, _always),
+    "Transpose": _Rule("same", _moved, _always),
+    "Slice": _Rule("same", _moved, _always),
+    "Split": _Rule("same", _moved, _always),
+    "DepthToSpace": _Rule("same", _moved, _always),
+    "SpaceToDepth": _Rule("same", _moved, _always),
+    "Resize": _Rule("same", _moved, _nearest),
 }
-_SCALED_GAIN = 4.0
 
 
-def units(model: Model, weights: Mapping[Node, Weight], shapes: Shapes) -> list[Unit]:
-    """All units of the main graph, in its order. `weights`: those of convolutions."""
-    found: list[Unit] = []
-    tails: set[Node] = set()
-    for node in model.graph.sorted():
-        unit = _unit(model, node, weights, shapes) if node not in tails else None
-        if unit is not None and all(_float(value, shapes) for value in unit.outputs):
-            found.append(unit)
-            tails.update(unit.tail)
-    return found
+class Units:
+    """Finds the units of a model.
 
+    `weights`: by node, those of convolutions and products; `otherwise`: how their uses are read if
+    they are no units. `types`: as they are for all inputs.
+    """
 
-def _unit(model: Model, node: Node, weights: Mapping[Node, Weight], shapes: Shapes) -> Unit | None:
-    rule = _RULES.get(node.op)
-    if node in weights:
-        bias = node.input(BIAS)
-        if bias is not None and not is_stored(model, bias):
+    def __init__(
+        self,
+        model: Model,
+        weights: Mapping[Node, Weight],
+        shapes: Shapes,
+        prices: Prices,
+        otherwise: Mapping[Use, str],
+    ) -> None:
+        self.model, self.weights, self.shapes, self.prices = model, weights, shapes, prices
+        self.otherwise = otherwise
+        self.types = Shapes(model).types
+
+    def found(self) -> list[Unit]:
+        """All of the main graph, in its order."""
+        found: list[Unit] = []
+        tails: set[Node] = set()
+        for node in self.model.graph.sorted():
+            unit = self._unit(node) if node not in tails else None
+            if unit is not None and all(_float(value, self.shapes) for value in unit.outputs):
+                found.append(unit)
+                tails.update(unit.tail)
+        return found
+
+    def _unit(self, node: Node) -> Unit | None:
+        model = self.model
+        rule = _RULES.get(node.op)
+        if node in self.weights:
+            return self._weighted(node, self.weights[node])
+        scaled = _factor(model, node)
+        if scaled is not None:
+            slot, factor = scaled
+            return Unit("scaled", node, (slot,), self.prices.get("scaled", 0.0), factor=factor)
+        if rule is None or not rule.fits(model, node, self.shapes):
             return None
-        return Unit("weighted", node, (0,), 0, _tail(model, node), weights[node])
-    scaled = _factor(model, node)
-    if scaled is not None:
-        slot, factor = scaled
-        return Unit("scaled", node, (slot,), _SCALED_GAIN, factor=factor)
-    if rule is None or not rule.fits(model, node, shapes):
-        return None
-    reads = tuple(range(len(node.inputs))) if rule.every else (0,)
-    read = [node.input(slot) for slot in reads]
-    if any(value is None for value in read) or all(is_stored(model, value) for value in read):
-        return None
-    tail = _tail(model, node) if rule.kind == "own" else ()
-    gain = rule.gain if isinstance(rule.gain, float | int) else rule.gain(node, shapes)
-    return Unit(rule.kind, node, reads, gain, tail)
+        reads = tuple(range(len(node.inputs))) if rule.every else (0,)
+        read = [node.input(slot) for slot in reads]
+        if any(value is None for value in read) or all(is_stored(model, v) for v in read):
+            return None
+        tail = _tail(model, node) if rule.kind == "own" else ()
+        return Unit(rule.kind, node, reads, rule.gain(node, self.shapes, self.prices), tail)
+
+    def _weighted(self, node: Node, weight: Weight) -> Unit | None:
+        model, (use,) = self.model, weight.uses
+        if not use.multiplied:
+            bias = node.input(BIAS)
+            if bias is not None and not is_stored(model, bias):
+                return None
+            return Unit("weighted", node, (0,), 0, _tail(model, node), weight)
+        if len(self.shapes.shape(node.input(0)) or ()) < 2:
+            return None
+        form = gemm(model, use, self.types)
+        behind = form.behind if form is not None else ()
+        tail = (*behind, *_tail(model, behind[-1] if behind else node))
+        how = self.otherwise.get(use, "codec")
+        return Unit("product", node, (0,), 0, tail, weight, gemm=form, otherwise=how)
 
 
 def _float(value: Value, shapes: Shapes) -> bool:

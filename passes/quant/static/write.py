@@ -3,6 +3,7 @@
     weighted, own   x -> Q -> DQ -> Conv -> Q -> DQ -> ...     which ONNX Runtime fuses
     same            x -> Q -> MaxPool -> DQ -> ...             on the bytes themselves
     scaled          x -> Q -> DQ (scale * factor) -> ...
+    product         x -> Q -> DQ -> Gemm -> ...                where nothing reads bytes of it
 
 Relu and Clip go: bytes cannot leave the range that was cut out by them.
 """
@@ -37,9 +38,11 @@ class Writer:
         self._bytes: dict[Value, _Bytes] = {}  # by the float value that is decoded from them
         self._decoded: dict[Value, Value] = {}
         self._parameters: dict[tuple[float, int], tuple[Value, Value]] = {}
+        self.wanted: set[Value] = set()  # as bytes
 
     def write(self, units: Sequence[Unit]) -> None:
         """All of them. Each value that they read or give out must have a step, or be constant."""
+        self.wanted = {value for unit in units for value in unit.inputs}
         for unit in units:
             WRITERS[unit.kind](self, unit)
         remove_unused(self.model, list(self._bytes))
@@ -101,6 +104,8 @@ def _computed(writer: Writer, unit: Unit) -> None:
         if value is None:
             raise InvalidError("an input is gone", where=node.name)
         model.set_input(node, slot, writer.decoded(b, value))
+    if unit.kind == "product" and end not in writer.wanted:
+        return
     step = writer.steps[end]
     codes = b("QuantizeLinear", None, *writer.parameters(step))
     out = writer.decode(b, _Bytes(codes, step))
@@ -138,13 +143,20 @@ def _scaled(writer: Writer, unit: Unit) -> None:
     remove_unused(writer.model, [end])
 
 
-WRITERS = {"weighted": _computed, "own": _computed, "same": _moved, "scaled": _scaled}
+WRITERS = {
+    "weighted": _computed,
+    "product": _computed,
+    "own": _computed,
+    "same": _moved,
+    "scaled": _scaled,
+}
 
 
 def needed(model: Model, units: Sequence[Unit]) -> list[Value]:
     """The values whose ranges must be known."""
     follow = {v for unit in units if unit.kind in ("same", "scaled") for v in unit.outputs}
     made = {v for unit in units for v in unit.outputs}
-    found = [v for unit in units if unit.kind in ("weighted", "own") for v in unit.outputs]
+    ranged = ("weighted", "product", "own")
+    found = [v for unit in units if unit.kind in ranged for v in unit.outputs]
     found += [v for unit in units for v in unit.inputs if v not in made]
     return [v for v in dict.fromkeys(found) if v not in follow and not is_stored(model, v)]
