@@ -1,5 +1,7 @@
 """What all tests share: hypothesis settings, the shipped example, and the marker for slow tests."""
 
+from collections.abc import Generator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from onnx_compress.kernels.machine import threads
+
+import spelled_out
 
 settings.register_profile(
     "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -28,6 +32,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    with spelled_out.processor() if "spelled_out" in item.keywords else nullcontext():
+        return (yield)
 
 
 @pytest.fixture(scope="session")
