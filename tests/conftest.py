@@ -1,7 +1,6 @@
 """What all tests share: hypothesis settings, the shipped example, and the marker for slow tests."""
 
 from collections.abc import Generator
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,6 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from onnx_compress.kernels.machine import threads
-
-import spelled_out
 
 settings.register_profile(
     "default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
@@ -35,8 +32,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
-    with spelled_out.processor() if "spelled_out" in item.keywords else nullcontext():
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    if item.get_closest_marker("spelled_out") is None:
+        return (yield)
+    import spelled_out  # which loads the compiler
+
+    with spelled_out.processor():
         return (yield)
 
 

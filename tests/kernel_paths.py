@@ -1,8 +1,8 @@
 """The paths of the kernels. Those that cannot run here are spelled out, or else skipped."""
 
 import pytest
-
 import spelled_out
+
 from onnx_compress.kernels.machine.paths import NEEDS, available
 
 
