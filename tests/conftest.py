@@ -1,5 +1,6 @@
 """What all tests share: hypothesis settings, the shipped example, and the marker for slow tests."""
 
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if "slow" in item.keywords:
                 item.add_marker(skip)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    if item.get_closest_marker("spelled_out") is None:
+        return (yield)
+    import spelled_out  # which loads the compiler
+
+    with spelled_out.processor():
+        return (yield)
 
 
 @pytest.fixture(scope="session")

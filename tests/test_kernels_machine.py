@@ -227,7 +227,7 @@ def assembly(emit, count, cpu):
 
 
 def test_llvm_emits_vpdpbusd_for_processors_with_vnni():
-    """The path itself runs only on such processors; that the instruction is there is seen here."""
+    """Elsewhere the path runs spelled out; that the instruction is there is seen here."""
     from onnx_compress.kernels.simd import lowbit, tile
     from onnx_compress.kernels.simd.lanes import LANES
 
