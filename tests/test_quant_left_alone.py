@@ -13,6 +13,7 @@ from models_by_text import (
     Feed,
     build,
     draw,
+    error,
     quant,
     reasons,
     same_numbers_in_any_order,  # noqa: F401
@@ -131,3 +132,22 @@ def test_the_part_of_a_model_that_fits_is_quantized_and_the_rest_named():
     assert [entry.subject for entry in report.skipped] == ["V"]
     left = [weight.name for weight in find_weights(from_proto(small))]
     assert left == ["V"]
+
+
+def test_where_the_operator_set_is_too_old_for_few_bits_there_are_eight():
+    """A node that cannot be raised: Upsample by a factor that is computed."""
+    proto = build(
+        """g (float[1,4,8,8] x, float[4] s) => (float[?,?,?,?] y) {
+            a = Upsample(x, s)
+            b = Conv<pads=[1,1,1,1]>(a, W)
+            y = Relu(b)
+        }""",
+        opset=9,
+        W=draw(64, 4, 3, 3),
+    )
+    feed = {"x": draw(1, 4, 8, 8), "s": np.array([1, 1, 2, 2], np.float32)}
+    small, report = quant(proto, feed, bits=4)
+    assert small.opset_import[0].version == 9
+    assert "Upsample" in reasons(report)
+    assert any(t.data_type == 3 for t in small.graph.initializer)  # int8
+    assert error(proto, small, feed) < 0.02

@@ -15,7 +15,7 @@ import numpy as np
 from onnx_compress.ir.graph.elements import np_dtype
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights import Use, Weight
-from onnx_compress.ir.weights.forms import Half, Packed
+from onnx_compress.ir.weights.forms import Half, Packed, minimum_opset
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.ir.weights.order import Order, order_of
 from onnx_compress.kernels.radix import PACKINGS
@@ -48,6 +48,11 @@ class Plan:
     order: Order | None = None
     block: int = 0
 
+    @property
+    def minimum_opset(self) -> int:
+        """Version of the default operator set that its readers need."""
+        return minimum_opset(self.readers.values() or ["codec"])
+
 
 def main_use(weight: Weight) -> Use | None:
     """The use whose rows share scales, and whose inputs decide: one that multiplies, if any."""
@@ -56,12 +61,17 @@ def main_use(weight: Weight) -> Use | None:
 
 
 def plan(weight: Weight, setting: Setting, choice: Choice | None) -> Plan | No:
-    """The form of fewest bytes of those with at least the bits asked for."""
+    """The form of fewest bytes of those with at least the bits asked for.
+
+    Of those that the operator set allows, where that is known.
+    """
     found = [_packed(weight, setting, choice)] if setting.bits < 8 and choice else []
     if setting.bits <= 8 and choice:
         found.append(Plan(8, choice.readers(weight)))
     if weight.dtype != "FLOAT16":
         found.append(Plan(16, Half.readers_of(weight)))
+    if choice is not None:
+        found = [each for each in found if each.minimum_opset <= choice.newest] or found
     sizes = [_bytes(weight, each) + overhead(each.readers) for each in found]
     best = min(range(len(found)), key=lambda at: sizes[at], default=None)
     if best is None:

@@ -20,34 +20,22 @@ thin matrices beside a product make up for part of what its codes lose. Zeros of
 weights stay zero, and codes of eight bits are stored without them where that is smaller.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, ClassVar
 
-from onnx_compress.ir.analysis import Shapes
-from onnx_compress.ir.errors import InvalidError, OptionError
-from onnx_compress.ir.graph import Model, opset
+from onnx_compress.ir.errors import OptionError
+from onnx_compress.ir.graph import Model
 from onnx_compress.ir.graph.patterns import No
-from onnx_compress.ir.runtime import executed
-from onnx_compress.ir.weights import Inventory, Weight
-from onnx_compress.ir.weights.densify import densify
-from onnx_compress.ir.weights.forms import minimum_opset, spell_out, thin_out
-from onnx_compress.passes.base import Context, Entry, Pass, Phase, Report, Trial, matches, option
-from onnx_compress.passes.bias import add_to_bias
+from onnx_compress.ir.weights import Weight
+from onnx_compress.passes.base import Context, Pass, Phase, Report, Trial, matches, option
+from onnx_compress.passes.quant.encode import INTEGERS, WEAKEST, encode
 from onnx_compress.passes.quant.fragile import fragile
-from onnx_compress.passes.quant.notes import doubtful, memory
-from onnx_compress.passes.quant.plan import Plan, main_use, plan
-from onnx_compress.passes.quant.reachable import reachable
+from onnx_compress.passes.quant.plan import Plan, plan
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.residual import corrects, uncorrected
-from onnx_compress.passes.quant.sequence import solve_all
 from onnx_compress.passes.quant.setting import Setting
-from onnx_compress.passes.quant.smooth import Smoothed, smooth
-from onnx_compress.passes.quant.solve import described
-from onnx_compress.passes.quant.static import Integers, placed, settled
-from onnx_compress.passes.verify.emitted import emit, unread_note
 
 Keep = dict[str, Any]  # bits by pattern
 _LARGE = 1 << 28  # bytes of weights; of larger models it takes too long to find those of 16 bits
@@ -55,8 +43,6 @@ _HELD = 4  # samples that it is looked at
 _WEIGHTS = 0.5  # of the error that is allowed, for weights alone
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
-_WEAKEST = "dB of the weakest input that became bytes"
-_INTEGERS = "whether there were any"
 _FLOATS = ("FLOAT", "DOUBLE", "FLOAT16")
 _BITS = (16, 8, 6, 5, 4, 3, 2, 1.58, 1)
 _BLOCKS = {6: 0, 5: 64, 4: 32, 3: 32, 2: 32, 1.58: 128, 1: 128}
@@ -173,7 +159,7 @@ class Quant(Pass):
 
     def _fragile(self, model: Model, context: Context, allowed: float) -> Keep:
         """`keep` with 16 bits for few weights, after which the others make this error; or none."""
-        eight = [weight for weight in context.weights(model) if self._bits(weight) == 8]
+        eight = [weight for weight in context.weights(model) if self.bits_of(weight) == 8]
         if sum(weight.nbytes for weight in eight) > _LARGE:
             return {}
         found = fragile(model, eight, context.fit[:_HELD] or [context.sample], allowed)
@@ -184,106 +170,18 @@ class Quant(Pass):
         if self.bits != 8 or first.activations == "float":
             return False
         if self.activations == "float":
-            return known.get(_INTEGERS) is False
-        return bool(first.least_db < self.least_db <= known.get(_WEAKEST, -inf))
+            return known.get(INTEGERS) is False
+        return bool(first.least_db < self.least_db <= known.get(WEAKEST, -inf))
 
     def run(self, model: Model, context: Context) -> Report:
         """Encode every weight that gets smaller by it."""
-        changes: list[Entry] = []
-        skipped: list[Entry] = []
-        plain = densify(model)  # pruned weights: their zeros stay
-        choice, smoothed = None, Smoothed(model)
-        newest, refused = reachable(model, context)
-        found = context.weights(model)
-        if any(self._bits(weight) <= 8 for weight in found):
-            skipped += [Entry("operator set", refused)] if refused else []
-            least = inf if self.activations == "float" else self.least_db
-            smoothed = smooth(model, self._products(model, found, context, newest), context)
-            choice = Choice.observed(model, context, newest, least)
-        skipped += [Entry(item.name, item.reason) for item in found.skipped]
-        plans: dict[Weight, Plan] = {}
-        already = settled(model)
-        for weight in found:
-            chosen = self._planned(weight, choice)
-            if already and weight.dtype == "FLOAT16" and self._bits(weight) == 8:
-                chosen = No("in 16 bits beside activations in bytes")
-            if isinstance(chosen, No):
-                skipped.append(Entry(weight.name, chosen.reason))
-            elif minimum_opset(chosen.readers.values() or ["codec"]) > newest:
-                skipped.append(
-                    Entry(weight.name, refused or "the target's operator set is too old")
-                )
-            else:
-                plans[weight] = chosen
-        smoothed.undo({w: "dynamic" in each.readers.values() for w, each in plans.items()})
-        integers = Integers(model, context)
-        fitting: list[Weight] = []
-        if choice is not None and self.activations != "float":
-            fitting = [w for w in found if self._bits(w, short=False) == 8 and choice.holds(w)]
-            fitting = [w for w in fitting if w not in smoothed.multiplied]
-        read = [use for w in plans for use, how in plans[w].readers.items() if how == "dynamic"]
-        if fitting:
-            integers = placed(model, fitting, plans, context, newest, self.activations is None)
-            plans |= integers.plans
-            changes += integers.changes
-            skipped += integers.skipped
-        if context.memo is not None:
-            may = [use for w in fitting for use in w.uses if context.target.speed.get("static")]
-            context.memo[_WEAKEST] = choice.weakest([*read, *may]) if choice is not None else inf
-            context.memo[_INTEGERS] = bool(read or integers.plans)
-        needed = minimum_opset(name for each in plans.values() for name in each.readers.values())
-        used: Counter[str] = Counter()
-        unread: tuple[str, ...] = ()
-        unloaded = 0
-        doubts: list[Entry] = []
-        for weight, solved in solve_all(model, plans, context, self.sequential):
-            if isinstance(solved, No):
-                skipped.append(Entry(weight.name, solved.reason))
-                continue
-            if needed > model.opset():
-                changes.append(Entry("operator set", f"raised from {model.opset()} to {needed}"))
-                opset.raise_to(model, needed, Shapes(model, context.sample).types)
-            doubts += [Entry(weight.name, solved.note)] if solved.note else []
-            form, use = solved.form, main_use(weight)
-            changes.append(Entry(weight.name, described(weight, plans[weight], form)))
-            if self.residual_rank and self._bits(weight) < 8 and solved.factors is None:
-                reason = uncorrected(weight, self.residual_rank) or "its codes need none"
-                skipped.append(Entry(weight.name, f"no correction: {reason}"))
-            readers = {form.readers.get(use, form.default) for use in weight.uses} or {form.default}
-            used.update(readers)
-            unloaded += weight.nbytes if form.default in readers else 0
-            if solved.shift is not None and use is not None:
-                add_to_bias(model, use, -solved.shift)
-            if solved.factors is not None and use is not None:
-                solved.factors.add(model, use)
-            unread += emit(form, weight)
-        integers.finish()
-        thin_out(model, plain)  # those that are left alone
-        slow = used["dequantize"] and _spell_out_unfused(model, context)
-        if slow:
-            used.update({"codec": slow, "dequantize": -slow})
-        used = +used
-        detail = ", ".join(f"{count} {name}" for name, count in sorted(used.items()))
-        done = sum(entry.subject != "operator set" for entry in changes)
-        summary = f"{done} weights" + (f" ({detail})" if detail else "")
-        notes = (*smoothed.notes(), *memory(unloaded), *unread_note(unread), *doubtful(doubts))
-        return Report(tuple(changes), tuple(skipped), summary, notes)
+        return encode(model, context, self)
 
-    def _products(
-        self, model: Model, found: Inventory, context: Context, newest: int
-    ) -> list[Weight]:
-        """Weights whose products may be of integers that are made at run time."""
-        if self.activations == "float" or not context.fit:
-            return []
-        trial = Choice.supposed(model, found, context, newest)
-        eight = [weight for weight in found if self._bits(weight) == 8]
-        return [w for w in eight if "dynamic" in trial.readers(w).values()]
-
-    def _planned(self, weight: Weight, choice: Choice | None) -> Plan | No:
+    def planned(self, weight: Weight, choice: Choice | None) -> Plan | No:
         """The form and its readers, or why the weight is left alone."""
         if weight.dtype not in _FLOATS:
             return No(f"weights of {weight.dtype} are not quantized")
-        bits = self._bits(weight)
+        bits = self.bits_of(weight)
         block = self.block_size if self.block_size is not None else self._block(weight, bits)
         wanted = self.zero_point if self.zero_point is not None else bits in _ZEROS
         zeros = bits >= 2 and wanted
@@ -305,7 +203,8 @@ class Quant(Pass):
         wide = bits in (4, 3, 2) and (recurrent or finer)
         return _BLOCKS.get(bits, 0) * (2 if wide else 1)
 
-    def _bits(self, weight: Weight, short: bool = True) -> float:
+    def bits_of(self, weight: Weight, short: bool = True) -> float:
+        """Bits of a weight; `short`: sixteen of rows that are too short for fewer."""
         for pattern, bits in (self.keep or {}).items():
             if matches(weight, pattern):
                 return float(bits)
@@ -323,14 +222,3 @@ def _short_rows(weight: Weight) -> bool:
     return bool(weight.uses and weight.channel_axes) and all(
         u.layout.columns <= _SHORT for u in weight.uses
     )
-
-
-def _spell_out_unfused(model: Model, context: Context) -> int:
-    """Weights that would be decoded at every run are written so that they are decoded at load."""
-    if not context.target.features:
-        return 0  # for no processor in particular: other runtimes know DequantizeLinear best
-    try:
-        ran = executed(model, context.sample)
-    except InvalidError:
-        return 0  # the check after the pass says what is wrong
-    return spell_out(model, {name for op, name in ran if op == "DequantizeLinear"})
