@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import ModelProto, numpy_helper
 
+from onnx_compress import compress
 from onnx_compress.ir.graph import from_proto, invariants, to_proto
 from onnx_compress.ir.weights.densify import densify
 from onnx_compress.passes import Context, Report
@@ -180,3 +181,15 @@ def test_a_given_number_is_the_only_setting():
     assert given.settings(Context(targets.load("avx2"), feed, (feed,))) == (given,)
     assert given.obeyed
     assert not Prune().obeyed
+
+
+def test_an_old_operator_set_is_raised_where_zeros_can_be_left_out_then():
+    proto = build(
+        "g (float[1,64] x) => (float[?,?] y) { a = MatMul(x, W) "
+        "y = Slice<starts=[0], ends=[8], axes=[1]>(a) }",
+        opset=9,
+        W=np.random.default_rng(0).standard_normal((64, 256)).astype("f"),
+    )
+    result = compress(proto, "prune(sparsity=0.7)", measure=False)
+    assert result.model.opset_import[0].version == 11
+    assert result.report.ratio > 2

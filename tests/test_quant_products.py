@@ -105,13 +105,12 @@ def test_an_old_operator_set_is_raised_where_a_form_needs_it():
 
 def test_where_it_cannot_be_raised_the_codec_is_chosen_and_the_reason_given():
     proto = build(
-        "g (float[4,256] x) => (float[?,?] y, float[?,?] z) { y = MatMul (x, W)  "
-        'z = Upsample <mode="nearest"> (x, scales) }',
+        "g (float[4,256] x, float[2] s) => (float[?,?] y, float[?,?] z) { y = MatMul (x, W)  "
+        'z = Upsample <mode="nearest"> (x, s) }',
         opset=9,
         W=draw(256, 256),
-        scales=np.float32([1, 0.5]),
     )
-    feed = {"x": draw(4, 256)}
+    feed = {"x": draw(4, 256), "s": np.float32([1, 2])}
     small, report = quant(proto, feed, bits=8)
     assert small.opset_import[0].version == 9
     assert "MatMulInteger" not in all_ops(small)

@@ -20,6 +20,7 @@ from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.densify import densify
 from onnx_compress.ir.weights.forms import Dense, Sparse, thin_out
+from onnx_compress.ir.weights.forms.sparse import MINIMUM_OPSET
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.kernels.magnitude import magnitude_mask
 from onnx_compress.passes.amount import amount
@@ -27,6 +28,7 @@ from onnx_compress.passes.base import Context, Entry, Report
 from onnx_compress.passes.prune.repair import Part, parts, repair, solved
 from onnx_compress.passes.prune.scores import WITH_DATA, mask_of, scored
 from onnx_compress.passes.prune.share import curve, shares
+from onnx_compress.passes.reachable import raise_to, reachable
 from onnx_compress.passes.solvers.loss import damped, shrunk
 from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.solvers.refit import masked_least_squares
@@ -71,7 +73,8 @@ def prune_weights(model: Model, context: Context, asked: Zeros) -> Report:
             chosen.append(weight)
     before = {weight.value: weight.array() for weight in chosen}
     refitted = _Layers(model, context, asked, chosen).prune()
-    report = _stored(before, chosen, refitted, skipped)
+    raised = _raised(model, context, chosen)
+    report = _stored(before, chosen, refitted, skipped, raised)
     thin_out(model, plain)  # those that are excluded
     return report
 
@@ -219,14 +222,26 @@ def _damped(seen: Moments | None) -> Array | None:
     return np.stack([shrunk(seen.damped(g), TRUST) for g in range(seen.groups)])
 
 
+def _raised(model: Model, context: Context, chosen: list[Weight]) -> list[Entry]:
+    """Raise the operator set to one in which zeros can be left out, where that would be smaller."""
+    now = model.opset()
+    if now >= MINIMUM_OPSET or not any(Sparse(each.array()).saves() > 0 for each in chosen):
+        return []
+    newest, _ = reachable(model, context, [MINIMUM_OPSET])
+    if newest < MINIMUM_OPSET:
+        return []
+    raise_to(model, context, newest)
+    return [Entry("operator set", f"raised from {now} to {newest}")]
+
+
 def _stored(
     before: Mapping[Value, Array],
     chosen: list[Weight],
     refitted: set[Value],
     skipped: list[Entry],
+    changes: list[Entry],
 ) -> Report:
     """Write what is smaller without its zeros so, and tell what was done."""
-    changes: list[Entry] = []
     zeros = total = dense = small = 0
     for weight in chosen:
         array = weight.array()

@@ -11,25 +11,24 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
 
-from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.errors import InvalidError
-from onnx_compress.ir.graph import Model, opset
+from onnx_compress.ir.graph import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Inventory, Use, Weight
 from onnx_compress.ir.weights.densify import densify
-from onnx_compress.ir.weights.forms import minimum_opset, spell_out, thin_out
+from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out, thin_out
 from onnx_compress.passes.base import Context, Entry, Report
 from onnx_compress.passes.bias import add_to_bias
 from onnx_compress.passes.quant.notes import doubtful, memory
 from onnx_compress.passes.quant.plan import Plan, main_use
-from onnx_compress.passes.quant.reachable import reachable
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.residual import uncorrected
 from onnx_compress.passes.quant.sequence import solve_all
 from onnx_compress.passes.quant.smooth import Smoothed, smooth
 from onnx_compress.passes.quant.solve import Solved, described
 from onnx_compress.passes.quant.static import Integers, placed, settled
+from onnx_compress.passes.reachable import raise_to, reachable
 from onnx_compress.passes.verify.emitted import emit, unread_note
 
 WEAKEST = "dB of the weakest input that became bytes"
@@ -68,7 +67,7 @@ def encode(model: Model, context: Context, asked: Asked) -> Report:
     plain = densify(model)  # pruned weights: their zeros stay
     done = _Done(model, context, asked)
     choice, smoothed = None, Smoothed(model)
-    newest, refused = reachable(model, context)
+    newest, refused = reachable(model, context, (r.minimum_opset for r in READERS.values()))
     found = context.weights(model)
     if any(asked.bits_of(weight) <= 8 for weight in found):
         done.skipped += [Entry("operator set", refused)] if refused else []
@@ -154,7 +153,7 @@ class _Done:
         model, now = self.model, self.model.opset()
         if needed > now:
             self.changes.append(Entry("operator set", f"raised from {now} to {needed}"))
-            opset.raise_to(model, needed, Shapes(model, self.context.sample).types)
+            raise_to(model, self.context, needed)
         self.doubts += [Entry(weight.name, solved.note)] if solved.note else []
         form, use = solved.form, main_use(weight)
         self.changes.append(Entry(weight.name, described(weight, plan, form)))

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from onnx_compress.ir.analysis import Shapes
-from onnx_compress.ir.graph import Model, opset
+from onnx_compress.ir.graph import Model
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights import Weight
 from onnx_compress.ir.weights.forms import READERS
@@ -15,6 +14,7 @@ from onnx_compress.passes.quant.static.guard import guard
 from onnx_compress.passes.quant.static.place import placement
 from onnx_compress.passes.quant.static.shift import Original, correct_if_nearer
 from onnx_compress.passes.quant.static.units import Unit
+from onnx_compress.passes.reachable import raise_to
 
 _PRODUCTS = ("MatMul", "Gemm")
 STATIC = "static"  # the reader of their weights
@@ -83,7 +83,7 @@ def placed(
         return made
     if model.opset() < version:
         made.changes.append(Entry("operator set", f"raised from {model.opset()} to {version}"))
-        opset.raise_to(model, version, Shapes(model, context.sample).types)
+        raise_to(model, context, version)
     taken = found.as_gemms(taken)
     made.original = Original.of(model)
     for weight in found.write(taken):
