@@ -81,7 +81,7 @@ def plain(model, *_):
 
 @pytest.fixture
 def unsmoothed(monkeypatch):
-    monkeypatch.setattr("onnx_compress.passes.quant.quant.smooth", plain)
+    monkeypatch.setattr("onnx_compress.passes.quant.encode.smooth", plain)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_the_target_decides():
 
 
 @pytest.mark.parametrize(("static_", "expected"), [(2.0, 0), (2.05, 0), (2.3, 2)])
-def test_it_has_to_be_faster_than_a_dynamic_product(static_, expected):
+def test_it_has_to_be_faster_than_a_dynamic_product(static_, expected, unsmoothed):
     """Ranges of samples are worse than those of the run itself."""
     speed = {"dynamic": [[1, 1, 2.0, 2.0, 2.0]], "static": [[1, 1, static_, static_, static_]]}
     small, report = quant(two(), feeds(16, 64), dataclasses.replace(WANTS, speed=speed))
@@ -292,7 +292,7 @@ def test_what_the_runtime_does_not_fuse_is_left(text):
     assert not static(report)
 
 
-def test_a_product_that_makes_most_of_the_error_is_not_static(monkeypatch):
+def test_a_product_that_makes_most_of_the_error_is_not_static(monkeypatch, unsmoothed):
     """It stays what it would have been: a product of bytes that are made at run time, say."""
     monkeypatch.setattr(placing.Placement, "spared", lambda self, taken: {taken[-1].node: 0.6})
     small, report = quant(two(), feeds(16, 64), FAST, activations=None)
@@ -301,7 +301,7 @@ def test_a_product_that_makes_most_of_the_error_is_not_static(monkeypatch):
     assert {"DynamicQuantizeLinear", "QuantizeLinear"} <= all_ops(small)
 
 
-def test_error_decides_which_inputs_are_bytes():
+def test_error_decides_which_inputs_are_bytes(unsmoothed):
     """What is rare, and large, where it comes: ranges of least squared error cut it off."""
     fit = feeds(8, 64, count=16)
     rng = np.random.default_rng(0)

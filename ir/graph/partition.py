@@ -21,7 +21,6 @@ from onnx_compress.ir.graph.view import Graph, Node, Value
 
 _DECODED = 4  # bytes that an element of a narrow type may take once it is decoded
 _AXES = 64  # of a shape, at most
-_SHAPES = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0}  # where the shape of the result is
 
 
 @dataclass(frozen=True)
@@ -119,9 +118,8 @@ def _weights(model: Document, node: Node, fixed: set[Node]) -> dict[Value, int]:
 
 
 def _grown(model: Document, node: Node) -> dict[Value, int]:
-    """Bytes that a node makes of fewer, as far as its stored shape tells, by this shape."""
-    slot = _SHAPES.get(node.op)
-    value = node.input(slot) if slot is not None else None
+    """Bytes of what codes are decoded to, by the shape that they get."""
+    value = node.input(1) if node.op == "Reshape" else None
     tensor = model.tensor(value)
     if value is None or tensor is None or not 0 < elements.count(elements.dims(tensor)) <= _AXES:
         return {}
