@@ -53,7 +53,8 @@ def quant(proto, fit, target=ALWAYS, exclude=(), **options):
     return to_proto(model), report
 
 
-def executed(proto, feed, folder):
+def kernels(proto, feed, folder):
+    """What is run, with names, types and shapes."""
     session_options = ort.SessionOptions()
     session_options.enable_profiling = True
     session_options.profile_file_prefix = str(folder / "p")
@@ -61,8 +62,12 @@ def executed(proto, feed, folder):
     session = ort.InferenceSession(proto.SerializeToString(), session_options)
     session.run(None, feed)
     events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
-    kernels = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("kernel_time")]
-    return Counter(e["args"]["op_name"] for e in kernels)
+    ran = [e for e in events if e.get("cat") == "Node" and e["name"].endswith("kernel_time")]
+    return [e["args"] for e in ran]
+
+
+def executed(proto, feed, folder):
+    return Counter(each["op_name"] for each in kernels(proto, feed, folder))
 
 
 def error(proto, small, fit):
@@ -413,3 +418,21 @@ def test_old_operator_sets_are_raised_before_anything_is_tried(opset):
     assert "static" in report.summary
     assert small.opset_import[0].version >= 13
     assert error(proto, small, fit) < 0.1
+
+
+def test_pools_of_floats_stay_so_where_bytes_follow(tmp_path):
+    """The runtime would move QuantizeLinear in front of them."""
+    text = """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
+        a = Conv<pads=[1,1,1,1]>(x, w1)
+        z = Softplus(a)
+        p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(z)
+        y = Conv(p, w2)
+    }"""
+    numbers = weights(w1=(64, 8, 3, 3), w2=(64, 64, 1, 1))
+    proto, fit = build(text, **numbers), feeds(1, 8, 12, 12)
+    small, _ = quant(proto, fit, activations="int8")
+    ran = kernels(small, fit[0], tmp_path)
+    (pool,) = [each for each in ran if "MaxPool" in each["op_name"]]
+    assert list(pool["input_type_shape"][0]) == ["float"]
+    assert any(each["op_name"] == "QLinearConv" for each in ran)
+    assert error(proto, small, fit) < 0.05

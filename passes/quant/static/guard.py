@@ -2,10 +2,12 @@
 
     DQ -> Conv -> Q       ->    DQ -> Conv -> Max(., lowest) -> Q
     DQ -> Gemm -> Relu    ->    DQ -> Gemm -> Max(., lowest) -> Relu
+    MaxPool -> Q          ->    MaxPool -> Max(., lowest) -> Q
 
 Of a float layer between bytes it makes one of bytes, with one scale for all channels. A product of
-bytes that gives floats it computes in floats, where a Relu or Clip follows. Max is not optimized
-away.
+bytes that gives floats it computes in floats, where a Relu or Clip follows. A QuantizeLinear it
+moves in front of a MaxPool, which is 50 times slower on bytes whose channels do not come last. Max
+is not optimized away.
 """
 
 import numpy as np
@@ -16,6 +18,7 @@ from onnx_compress.ir.graph.builder import Builder
 _LINEAR = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _PRODUCTS = ("Gemm", "MatMul")
 _FOLLOW = ("Relu", "Clip")  # that the runtime takes out before a QuantizeLinear
+_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Slice")  # and those before it
 _LOWEST = float(np.finfo(np.float32).min)
 
 
@@ -24,7 +27,8 @@ def guard(model: Model) -> int:
     count = 0
     for node in list(model.graph.nodes):
         value = node.input(0)
-        if value is None or not (_made_bytes(node, value) or _cut_off(node, value)):
+        tests = (_made_bytes, _cut_off, _pooled)
+        if value is None or not any(test(node, value) for test in tests):
             continue
         b = Builder(model, model.graph, value.name[-24:].lstrip("/._"), node)
         kept = b("Max", value, b.constant(np.array(_LOWEST, np.float32), "lowest"))
@@ -37,6 +41,18 @@ def _made_bytes(node: Node, value: Value) -> bool:
     """Whether bytes are made of what a float layer gives that reads bytes."""
     made = _behind(value)
     return node.op == "QuantizeLinear" and made is not None and _reads(made) == (True, False)
+
+
+def _pooled(node: Node, value: Value) -> bool:
+    """Whether bytes are made of what a MaxPool of floats gives, moved about or cut off."""
+    made = value.producer
+    while made is not None and made.op in (*_FOLLOW, *_MOVES):
+        source = made.input(0)
+        made = source.producer if source is not None else None
+    if node.op != "QuantizeLinear" or made is None or made.op != "MaxPool":
+        return False
+    source = made.input(0)
+    return source is None or source.producer is None or source.producer.op != "DequantizeLinear"
 
 
 def _cut_off(node: Node, value: Value) -> bool:
