@@ -20,7 +20,7 @@ from onnx_compress.passes import target as targets
 from onnx_compress.passes.quant import Quant
 from onnx_compress.passes.quant.static import shift
 from onnx_compress.passes.quant.static.channels import lost
-from onnx_compress.passes.quant.static.spare import spared
+from onnx_compress.passes.quant.static.spare import Sensitivity, spared
 from onnx_compress.passes.solvers.cut import minimum_cut
 
 from models_by_text import all_ops, build, reasons, run
@@ -436,3 +436,34 @@ def test_pools_of_floats_stay_so_where_bytes_follow(tmp_path):
     assert list(pool["input_type_shape"][0]) == ["float"]
     assert any(each["op_name"] == "QLinearConv" for each in ran)
     assert error(proto, small, fit) < 0.05
+
+
+@pytest.mark.parametrize("rough", [True, False])
+def test_what_stays_float_has_sixteen_bits_only_if_eight_are_too_few(rough, monkeypatch):
+    """Rare peaks of what is given make bytes a bad choice; peaks of weights make codes one."""
+    numbers = weights(w1=(32, 8, 3, 3), w2=(32, 32, 1, 1), w3=(32, 32, 3, 3))
+    proto = build(
+        """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
+            a = Conv<pads=[1,1,1,1]>(x, w1)  r = Relu(a)
+            b = Conv(r, w2)                  s = Relu(b)
+            y = Conv<pads=[1,1,1,1]>(s, w3)
+        }""",
+        **numbers,
+    )
+    fit = feeds(1, 8, 12, 12)
+    middle = [node for node in from_proto(proto).graph.nodes if node.op == "Conv"][1].name
+    monkeypatch.setattr(Sensitivity, "square", square_of(middle, 1.0 if rough else 0.0))
+    _, report = quant(proto, fit)
+    text = {entry.subject: entry.text for entry in report.changes}
+    assert ("float16" in text["w2"]) == rough
+    assert "codec" in text["w2"]
+    assert "static" in text["w3"]
+
+
+def square_of(bad: str, weight: float):
+    """One unit makes all of the error, and its weight a share of that."""
+
+    def square(_, units, activations=True):
+        return (1.0 if activations else weight) * any(unit.node.name == bad for unit in units)
+
+    return square

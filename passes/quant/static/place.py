@@ -56,14 +56,19 @@ class Placement:
         values = [*unit.inputs, *unit.outputs]
         return all(v in self.steps or is_stored(self.model, v) for v in values)
 
-    def spared(self, taken: Sequence[Unit]) -> dict[Node, float]:
-        """Nodes that had better stay float, and which share of the error they make."""
+    def spared(self, taken: Sequence[Unit]) -> tuple[dict[Node, float], set[Node]]:
+        """Nodes that had better stay float, and which share of the error they make.
+
+        And those of them whose weights make much of it, so that eight bits are too few for these.
+        """
         if not self.held:
-            return {}
+            return {}, set()
         sensitivity = Sensitivity(self.model, self.steps, self.held, taken)
         # a product of bytes that are made at run time is almost as fast
         gains = [0.0 if unit.otherwise == "dynamic" else self.gains[unit] for unit in taken]
-        return {unit.node: share for unit, share in spared(sensitivity, taken, gains)}
+        found = spared(sensitivity, taken, gains)
+        rough = {unit.node for unit, _ in found if sensitivity.rough(unit)}
+        return {unit.node: share for unit, share in found}, rough
 
     def as_gemms(self, taken: Sequence[Unit]) -> list[Unit]:
         """The same, of floats still, in the way in which they are to be written."""

@@ -57,8 +57,8 @@ def placed(
 ) -> Integers:
     """Put into bytes what gains by it. `newest`: operator set that the model may be raised to.
 
-    `plans`: what becomes of weights if not. `choose`: let convolutions stay float, and their
-    weights 16 bits, that make much of the error, and products as they are planned.
+    `plans`: what becomes of weights if not. `choose`: let convolutions stay float that make much of
+    the error, weights that do have 16 bits, and products be as they are planned.
     """
     made = Integers(model, context)
     version = READERS[STATIC].minimum_opset
@@ -68,13 +68,13 @@ def placed(
         return made
     taken = found.chosen()
     if choose:
-        shares = found.spared(taken)
+        shares, rough = found.spared(taken)
         for node, share in shares.items():
             stays = "its input is not made bytes before" if node.op in _PRODUCTS else "stays float"
             made.skipped.append(Entry(node.name, f"{stays}: {share:.0%} of the error"))
         taken = found.chosen(shares)
         for weight in weights:
-            if any(use.node in shares and not use.multiplied for use in weight.uses):
+            if any(use.node in rough and not use.multiplied for use in weight.uses):
                 half = plan(weight, Setting(16, 0, False), None)
                 if not isinstance(half, No):
                     made.plans[weight] = half

@@ -28,6 +28,8 @@ _SMALL = 1e-4  # error^2 that nobody has to look into
 _SHARE = 0.08  # of the error^2, below which a unit is left alone
 _ENOUGH = 0.01  # error^2; while more is left, the share is of what is left
 _LOOK = 0.02  # of the error^2, below which a half is not looked into
+_ROUGH = 0.1  # of the error^2 of a unit
+_FINE = 1e-3  # error^2 of a weight that is better fitted than it is rounded here
 _WORTH = 3.0  # times its share of the time that its share of the error must be
 
 
@@ -52,16 +54,27 @@ class Sensitivity:
         give_logits(original)
         self.reference = Reference(open_session(original, 2, optimize=False), feeds)
 
-    def square(self, units: Sequence[Unit]) -> float:
+    def rough(self, unit: Unit) -> bool:
+        """Whether rounding its weight makes much of what a unit loses, not activations alone."""
+        if unit.weight is None:
+            return False
+        square = self.square([unit], activations=False)
+        return square > _FINE and square > _ROUGH * self.square([unit])
+
+    def square(self, units: Sequence[Unit], activations: bool = True) -> float:
         """error^2, with these units alone in bytes: their weights, and what they give out.
 
         And what they are given, if in floats; not weights that are of bytes anyway. Where channels
-        of an output are very unlike, what they lose on average.
+        of an output are very unlike, what they lose on average. `activations`: else weights alone.
         """
         trial = clone(self.model)
         copies = dict(zip(self.model.graph.nodes, trial.graph.nodes, strict=True))
         twins = {node: copies[twin] for node, twin in self._twins.items() if twin in copies}
         for unit in units:
+            if unit.weight is not None:
+                self._round(trial, unit, twins[unit.node])
+            if not activations:
+                continue
             node = twins[unit.node]
             for slot, value in zip(unit.reads, unit.inputs, strict=True):
                 if value in self.steps and value not in self._made:
@@ -72,8 +85,6 @@ class Sensitivity:
             if value in self.steps and not floats:
                 end = twins[unit.tail[-1] if unit.tail else unit.node].output
                 _let_all_read(trial, end, _in_bytes(trial, end, self.steps[value]))
-            if unit.weight is not None:
-                self._round(trial, unit, twins[unit.node])
         give_logits(trial)
         return apart(self.reference, trial)
 
