@@ -192,6 +192,7 @@ def test_slopes_that_broadcast_in_another_way_are_refused():
         ("y = Softmax<axis = 0>(x)", 11, 21, "several axes"),
         ("y = Hardmax(x)", 11, 13, "Hardmax"),
         ("y = Upsample<scales = [1.0, 1.0, 0.5]>(x)", 8, 13, "Upsample"),
+        ("y = Upsample<scales = [1.0, 1.0, 2.0]>(x)", 8, 10, "Upsample"),
         ("y = Add<axis = 0, broadcast = 1>(x, x)", 6, 13, "Add"),
         ("y, m = Dropout<ratio = 0.3>(x)  z = Not(m)", 11, 13, "Dropout"),
     ],

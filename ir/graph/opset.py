@@ -186,7 +186,7 @@ REWRITES: dict[str, tuple[tuple[int, Rewrite], ...]] = {
     "Slice": ((10, _slice),),
     "TopK": ((10, _top_k),),
     "Dropout": ((12, _dropout),),
-    "Upsample": ((10, _larger),),
+    "Upsample": ((11, _larger),),  # the Resize of set 10 has other inputs
     "Resize": ((11, _larger),),
     "Clip": ((11, _scalars(("min", None), ("max", None))),),
     "Pad": ((11, _pad),),

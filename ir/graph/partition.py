@@ -112,8 +112,9 @@ def _weights(model: Document, node: Node, fixed: set[Node]) -> dict[Value, int]:
             elif value.producer in fixed and value.producer not in seen:
                 seen.add(value.producer)
                 todo.append(value.producer)
-    for value, size in sorted(grown.items(), key=lambda entry: -entry[1])[:1]:
-        found[value] = max(found.get(value, 0), size - sum(found.values()))
+    if grown:  # the largest step of what is unpacked, less what it is unpacked from
+        value = max(grown, key=lambda each: grown[each])
+        found[value] = max(found.get(value, 0), grown[value] - sum(found.values()))
     return found
 
 

@@ -28,7 +28,7 @@ class Integers:
     """What became of the activations of a model.
 
     `plans`: of the weights of integer convolutions and products with inputs in bytes, and of the
-    convolutions that stay float, in 16 bits.
+    convolutions that stay float because eight bits are too few for them, in 16.
     """
 
     model: Model
