@@ -2,8 +2,9 @@
 
     model --clone--> trial --pass--> trial --check--> model        or the trial is thrown away
 
-A pass without numbers offers settings, the strongest first; the first one within its share of the
-error that is left is taken. Errors add as squares; the last such pass takes the rest.
+A pass offers settings, the strongest first; of those within its share of the error that is left the
+smallest result is taken, of numbers that are given else the one of least error. Errors add as
+squares; the last pass that chooses takes the rest.
 """
 
 import time
@@ -225,7 +226,7 @@ class _Runner:
             reason = self.budget.refuses(error, drop, allowed, shares)
             if error == inf:
                 reason = _NAN
-            fits = item.exact or not reason
+            fits = error < inf and (item.exact or not reason)
             trials.append(Trial(setting, error, fits))
             taken = _Taken(trial, setting, report, quality, error, drop)
             if not fits:
