@@ -72,10 +72,11 @@ def stored(
     """
     known = any(entry.key == digests.KEY for entry in compressed.shell.metadata_props)
     changed = digests.changed(compressed)
+    sure = known and not {"", digests.KEY} & set(changed)  # what was changed has a name
     found, rest = pairs(effective(original), effective(compressed))
     looks: list[_Look] = []
     for done, pair in enumerate(found):
-        look = _look(pair)
+        look = _look(pair, explain=not sure)
         if look is not None:
             looks.append(look)
         else:
@@ -84,8 +85,8 @@ def stored(
     usual = _low([look.rms for look in looks if look.rms is not None])
     findings = [_changed(name, compressed) for name in changed if name]
     for look in looks:
-        text = look.suspicion(usual)
-        if text and (not known or "" in changed or digests.KEY in changed):
+        text = "" if sure else look.suspicion(usual)
+        if text:
             findings.append(Finding(LEVEL, Severity.SUSPECT, look.pair.compressed.name, text))
     if "" in changed and not any(f.severity == Severity.SUSPECT for f in findings):
         text = "one of the tensors below a kilobyte was changed after it was written"
@@ -119,7 +120,10 @@ def _changed(name: str, model: Model) -> Finding:
 
 @dataclass(frozen=True)
 class _Look:
-    """What is kept of a weight: no arrays. `inner`: what stands out within it, in words."""
+    """What is kept of a weight: no arrays.
+
+    `inner`: what stands out within it, in words; `whole`: of all of it. Empty if not asked for.
+    """
 
     pair: Pair
     operator: str
@@ -137,7 +141,8 @@ class _Look:
         return ""
 
 
-def _look(pair: Pair) -> _Look | None:
+def _look(pair: Pair, explain: bool) -> _Look | None:
+    """`explain`: also what stands out, which takes most of the time."""
     want, got = expected(pair), pair.compressed.numbers()
     operator = pair.compressed.node.op
     if want is None or got is None:
@@ -156,9 +161,12 @@ def _look(pair: Pair) -> _Look | None:
         return _Look(pair, operator, 0.0, None, "", "")
     step = pair.compressed.steps()
     if step is None or step.shape != one.shape or not np.all(step > 0):
-        return _Look(pair, operator, error, None, _without_steps(one, other), "")
+        inner = _without_steps(one, other) if explain else ""
+        return _Look(pair, operator, error, None, inner, "")
     off = _deviation(one, other, step)
     rms = float(np.sqrt(np.mean(off**2))) if off.size else 0.0
+    if not explain:
+        return _Look(pair, operator, error, rms, "", "")
     inner = _unlike(one, other) or _shifted(off) or _numbers(off, _levels(other, step))
     whole = diagnose(one, other, step) if rms > _WEIGHT else ""
     return _Look(pair, operator, error, rms, inner, whole)

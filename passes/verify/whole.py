@@ -71,7 +71,11 @@ def compared(
     `file`: what the runtime reads; `model`: the same.
     """
     settings = [Setting(True, 1), Setting(False, 1)]
-    sessions: list[Runner] = [open_session(file), open_session(file, optimize=False)]
+    at_once = reference.threads  # samples, each of them in one thread
+    sessions: list[Runner] = [
+        open_session(file, at_once),
+        open_session(file, at_once, optimize=False),
+    ]
     several = max(os.cpu_count() or 1, 2)
     if fits(model):
         settings.append(Setting(True, several))
