@@ -8,7 +8,9 @@ as it is. Sources: channel pruning (1707.06168), CORP (2602.05243), FSKD (1812.0
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -23,7 +25,7 @@ from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights import Use, Weight, find_weights
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.bias import add_to_bias, has_bias
-from onnx_compress.passes.solvers.parallel import one_thread
+from onnx_compress.passes.solvers.parallel import workers
 from onnx_compress.passes.statistics.regression import Fit, Regression
 from onnx_compress.passes.statistics.request import Look
 
@@ -32,7 +34,8 @@ _STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # of what holds weights back; the best is 
 _SAME = 1e-6  # relative; changes below are rounding
 _ROUNDING = 1e-5  # of all that is added up: what float32 sums differ by
 _BIAS = 128  # bytes of a node that adds one, with its names
-_THREADS = 2  # samples that are run at a time
+_THREADS = 2  # samples that are run, and added up, at a time: two sums are kept
+_WIDE = 256  # columns from which on threads are worth their start
 _ROWS = 4.0  # rows of data for each column, where there are as many
 
 
@@ -145,12 +148,13 @@ def repair(
     now, then = Walk(model, feeds, _THREADS), Walk(original, feeds, _THREADS)
     look = Look(windows=_ROWS, samples=max(len(feeds), 1))
     ahead = _Ahead(items)
-    for at, part in enumerate(items):
-        beside = part.beside if part.beside and ahead.ready(part.beside[0]) else None
-        ahead.pending.discard(part.use.node)
-        with one_thread():
+    with workers(_THREADS) as pool:
+        for at, part in enumerate(items):
+            beside = part.beside if part.beside and ahead.ready(part.beside[0]) else None
+            ahead.pending.discard(part.use.node)
             try:
-                fit = _fit(replace(part, beside=beside), now, then, look, len(feeds), solve is None)
+                wanted = replace(part, beside=beside)
+                fit = _fit(wanted, now, then, look, len(feeds), solve is None, pool)
             except UnsupportedError:  # what goes there is no tensor; later ones may be reached
                 continue
             if fit is None:
@@ -158,14 +162,16 @@ def repair(
             cost = 0 if has_bias(model, part.use) else _BIAS + 4 * fit.target.size
             if cost > spare:
                 fit, cost = fit.through_zero(), 0
-            if _refit(model, part, fit, solve or _least_squares):
+            if _refit(model, part, fit, solve or partial(_least_squares, pool)):
                 done.add(part.weight.name)
                 spare -= cost
-        progress(at + 1, len(items))
+            progress(at + 1, len(items))
     return done
 
 
-def _fit(part: Part, now: Walk, then: Walk, look: Look, samples: int, changed: bool) -> Fit | None:
+def _fit(
+    part: Part, now: Walk, then: Walk, look: Look, samples: int, changed: bool, pool: Executor
+) -> Fit | None:
     """What to fit to; with `changed`, None where neither the weight nor what it sees has."""
     old, new = part.original.array(), part.weight.array()
     same = changed and np.array_equal(part.reference.matrix(old), part.use.matrix(new))
@@ -186,18 +192,26 @@ def _fit(part: Part, now: Walk, then: Walk, look: Look, samples: int, changed: b
     ]
     for _, walk, value in places:
         walk.reach([value])
-    for sample in range(samples):
-        seen = {tap: walk.value(value, sample) for tap, walk, value in places}
-        pairs = zip(sums.taps, sums.reference, strict=True)
-        same = same and all(np.array_equal(seen[one], seen[other]) for one, other in pairs)
-        sums.add(seen, None)
+    for first in range(0, samples, _THREADS):
+        jobs = []
+        for sample in range(first, min(first + _THREADS, samples)):
+            seen = {tap: walk.value(value, sample) for tap, walk, value in places}
+            pairs = zip(sums.taps, sums.reference, strict=True)
+            same = same and all(np.array_equal(seen[one], seen[other]) for one, other in pairs)
+            jobs.append(sums.adding(seen, None))
+        for _ in pool.map(_called, jobs):
+            pass  # raises what was raised
     return None if same else sums.result()
 
 
-def _least_squares(_: Part, old: Array, fit: Fit) -> Array:
+def _called(job: Callable[[], None]) -> None:
+    job()
+
+
+def _least_squares(pool: Executor, _: Part, old: Array, fit: Fit) -> Array:
     new = old.copy()
     for group in range(len(old) if fit.inner.size else 0):
-        new[group] = solved(old[group], fit.inner[:, group], fit.cross[:, group])
+        new[group] = solved(old[group], fit.inner[:, group], fit.cross[:, group], pool)
     return new
 
 
@@ -225,29 +239,33 @@ def _sizes(fit: Fit) -> Array:
     return np.asarray(np.sqrt(np.maximum(squares, 0)))
 
 
-def solved(old: Array, inner: Array, cross: Array) -> Array:
+def solved(old: Array, inner: Array, cross: Array, pool: Executor | None = None) -> Array:
     """V, near `old` as far as that is best on samples it was not fitted to.
 
     `inner` [2, K, K], `cross` [2, R, K]: of one half of the samples and of the other. A change
     costs by what it does to the output, so the scales of the columns do not matter. Rows that lack
     no more than rounding stay: noise in place of zeros would be the worse for later passes.
+    `pool`: tries several strengths at a time, where that is worth it.
     """
     given = [old @ i for i in inner]
     left = [c - g for c, g in zip(cross, given, strict=True)]  # what is still missing
-    best, least = 0.0, 0.0
-    for strength in _STRENGTHS if min(_traces(inner)) > 0 else ():
+
+    def loss(strength: float) -> float:
+        """|missing - step x|^2 on the other half, but for what does not depend on the step."""
         try:
             step = _step(inner[0], left[0], strength)
         except np.linalg.LinAlgError:  # the data are too alike for this little
-            continue
-        # |missing - step x|^2 on the other half, but for what does not depend on the step
-        loss = float(((step @ inner[1]) * step).sum() - 2 * (step * left[1]).sum())
-        if loss < least:
-            best, least = strength, loss
+            return 0.0
+        return float(((step @ inner[1]) * step).sum() - 2 * (step * left[1]).sum())
+
+    strengths = _STRENGTHS if min(_traces(inner)) > 0 else ()
+    mapped = map if pool is None or len(inner[0]) < _WIDE else pool.map
+    losses = [0.0, *mapped(loss, strengths)]
+    best = int(np.argmin(np.nan_to_num(losses)))
     if not best:
         return old
     missing = (left[0] + left[1]) / 2
-    step = _step(inner.mean(0), missing, best)
+    step = _step(inner.mean(0), missing, strengths[best - 1])
     gain, power = (step * missing).sum(1), ((given[0] + given[1]) / 2 * old).sum(1)
     return np.asarray(old + np.where(gain > _SAME**2 * power, 1, 0)[:, None] * step)
 

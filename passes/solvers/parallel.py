@@ -42,18 +42,24 @@ def over_rows(
         [wide[0] if alone else wide[0][groups], *(array[groups, rows] for array in wide[1:])]
         for groups, rows in places
     ]
-    with one_thread():
-        if len(jobs) == 1 or threads == 1:
+    if len(jobs) == 1 or threads == 1:
+        with one_thread():
             found = [function(*job) for job in jobs]
-        else:
-            # where linear algebra is on OpenMP, each thread has a limit of its own
-            workers = min(threads or os.cpu_count() or 1, len(jobs))
-            with ThreadPoolExecutor(workers, initializer=_limit) as pool:
-                runs = [pool.submit(copy_context().run, function, *job) for job in jobs]
-                found = [run.result() for run in runs]
+    else:
+        with workers(min(threads or os.cpu_count() or 1, len(jobs))) as pool:
+            runs = [pool.submit(copy_context().run, function, *job) for job in jobs]
+            found = [run.result() for run in runs]
     axis = 1 if wide[1].shape[0] == 1 else 0
     joined = [np.concatenate(part, axis) for part in zip(*found, strict=True)]
     return tuple(array[0] if alone else array for array in joined)
+
+
+@contextmanager
+def workers(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads in each of which linear algebra runs in one."""
+    # where linear algebra is on OpenMP, each thread has a limit of its own
+    with one_thread(), ThreadPoolExecutor(threads, initializer=_limit) as pool:
+        yield pool
 
 
 def _places(shape: tuple[int, ...], least: int) -> list[tuple[slice, slice]]:

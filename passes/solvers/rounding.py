@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from onnx_compress.kernels.clipping import cheapest
 from onnx_compress.passes.solvers.grid import Grid, between, counted, group_size, groups
 from onnx_compress.passes.solvers.parallel import over_rows
 
 Array = npt.NDArray[Any]
 SHARES = np.linspace(1.0, 0.4, 25)  # of the range that clipping tries
-_PIECE = 1 << 16  # numbers tried at a time: they stay in the cache
 
 
 def min_max(weight: Array, bits: int, group: int = 0, symmetric: bool = False) -> Grid:
@@ -51,56 +51,24 @@ def mse_clip(
     d = (d / max(float(d.max(initial=0.0)), np.finfo(float).tiny)).astype(np.float32)
 
     def solve(d: Array, w: Array, low: Array, high: Array) -> tuple[Array, ...]:
-        best = np.empty(low.shape)
-        for at in range(low.shape[-1]):
-            part = w[..., at * size : (at + 1) * size]
-            ends = low[..., at].reshape(-1), high[..., at].reshape(-1)
-            costs = np.repeat(d[:, at, : part.shape[-1]], 1 if len(d) == 1 else w.shape[1], axis=0)
-            numbers = part.reshape(-1, part.shape[-1])
-            best[..., at] = _clipped(numbers.T, costs.T, *ends, bits, symmetric).reshape(
-                w.shape[:2]
-            )
-        return (best,)
+        shape, count = low.shape, w.shape[0] * w.shape[1]
+        rows = w.reshape(count, w.shape[2])
+        costs = d.reshape(len(d), d.shape[1] * d.shape[2])[:, : w.shape[2]]
+        costs = costs if len(d) == 1 else np.repeat(costs, w.shape[1], axis=0)
+        ends = (end.reshape(count, shape[2]).T for end in (low, high))
+        return (_best_share(rows, costs, *ends, size, bits, symmetric).reshape(shape),)
 
     (share,) = over_rows(solve, d, array, low, high, threads=threads, least=128)
     return Grid(*between(share * low, share * high, bits, symmetric), bits, size, array.shape[-1])
 
 
-def _clipped(w: Array, d: Array, low: Array, high: Array, bits: int, symmetric: bool) -> Array:
-    """The best share of each row; w: [n, R], d: [n, R] or [n, 1], low and high: [R].
-
-    Rows lie last, so that all operations run along them.
-    """
-    best = np.empty(low.shape)
-    step = max(_PIECE // max(len(w), 1), 1)
-    for at in range(0, len(low), step):
-        place = slice(at, at + step)
-        part = np.ascontiguousarray(w[:, place], np.float32)
-        cost = d if d.shape[1] == 1 else d[:, place]
-        best[place] = _best_share(part, cost, low[place], high[place], bits, symmetric)
-    return best
-
-
-def _best_share(w: Array, d: Array, low: Array, high: Array, bits: int, symmetric: bool) -> Array:
-    top = (1 << bits) - 1
-    best, least = np.ones(low.shape), np.full(low.shape, np.inf, np.float32)
-    change, codes = np.empty_like(w), np.empty_like(w)
-    for share in SHARES:
-        exact = between(share * low, share * high, bits, symmetric)
-        scale, zero = (found.astype(np.float32) for found in exact)
-        np.divide(w, scale, out=change)
-        np.add(change, zero, out=codes)
-        np.round(codes, out=codes)
-        np.clip(codes, 0, top, out=codes)
-        codes -= zero
-        change -= codes
-        change *= change
-        change *= d
-        cost = change.sum(0) * scale**2
-        better = cost < least
-        least = np.where(better, cost, least)
-        best = np.where(better, share, best)
-    return best
+def _best_share(
+    w: Array, d: Array, low: Array, high: Array, size: int, bits: int, symmetric: bool
+) -> Array:
+    """The best of each group, [R, G]; w: [R, K], d: [R, K] or [1, K], low and high: [G, R]."""
+    shares = SHARES[:, None, None]
+    scale, zero = between(shares * low, shares * high, bits, symmetric)
+    return np.asarray(SHARES[cheapest(w, d, scale, zero, size, (1 << bits) - 1)])
 
 
 def _range(array: Array, size: int) -> tuple[Array, Array]:

@@ -7,7 +7,7 @@ Where r is added to what the weight gives, and is r' now, y = W x + r - r': the 
 what the residual stream has lost so far, as far as x' tells of it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,19 +96,31 @@ class _Regression:
         self.nbytes = self._inner.nbytes + self._cross.nbytes
 
     def add(self, seen: Mapping[Tap, Any], kept: Array | None) -> None:
+        self.adding(seen, kept)()
+
+    def adding(self, seen: Mapping[Tap, Any], kept: Array | None) -> Callable[[], None]:
+        """The work of `add`; that of one sample and of the next may be done at the same time."""
         mine = list(rows(self.request.use, seen, kept, self._limit))
         theirs = list(rows(self.request.reference, seen, kept, self._limit))
         if not mine or not theirs:
-            return
+            return lambda: None
         x = np.asarray(np.concatenate(mine, axis=1), np.float32)
         original = np.asarray(np.concatenate(theirs, axis=1), np.float32)
-        y = original[self._groups] @ self._weight.transpose(0, 2, 1)
+        half, first = self._samples % 2, not self._samples
+        self._samples += 1
+        if first:  # so that products of large means lose no digits
+            self._shift = x.mean(1), self._given(original, seen).mean(1)
+        return lambda: self._sum(half, x, self._given(original, seen))
+
+    def _given(self, original: Array, seen: Mapping[Tap, Any]) -> Array:
+        """What the weight should give, [G', n, R']."""
+        y: Array = original[self._groups] @ self._weight.transpose(0, 2, 1)
         if self.request.beside is not None:
             y = y + self._lost(seen, self.request.beside, y.shape)
-        if not self._samples:  # so that products of large means lose no digits
-            self._shift = x.mean(1), y.mean(1)
+        return y
+
+    def _sum(self, half: int, x: Array, y: Array) -> None:
         x, y = x - self._shift[0][:, None], y - self._shift[1][:, None]
-        half = self._samples % 2
         if not self._wide:
             turned = x.transpose(0, 2, 1)
             self._inner[half] += turned @ x
@@ -116,7 +128,6 @@ class _Regression:
         self._mean[half] += x.sum(1, dtype=np.float64)
         self._target[half] += y.sum(1, dtype=np.float64)
         self._rows[half] += x.shape[1]
-        self._samples += 1
 
     def _lost(self, seen: Mapping[Tap, Any], beside: tuple[Tap, Tap], shape: Any) -> Any:
         """r - r', [1, n, R']; nothing where they are not of the shape of the output."""
