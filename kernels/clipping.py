@@ -24,8 +24,9 @@ def cheapest(w: Array, d: Array, scale: Array, zero: Array, group: int, top: int
     groups, rows = scale.shape[1:]
     best = np.zeros((rows, groups), np.int64)
     if best.size:
-        given = (np.ascontiguousarray(each, np.float32) for each in (w, d, scale, zero))
-        (_cheapest if w.size >= _MANY else _cheapest_of_few)(*given, group, np.float32(top), best)
+        search = _cheapest if w.size >= _MANY else _cheapest_of_few
+        given = [np.ascontiguousarray(each, np.float32) for each in (w, d, scale, zero)]
+        search(given[0], given[1], given[2], given[3], group, np.float32(top), best)
     return best
 
 

@@ -55,7 +55,7 @@ def mse_clip(
         rows = w.reshape(count, w.shape[2])
         costs = d.reshape(len(d), d.shape[1] * d.shape[2])[:, : w.shape[2]]
         costs = costs if len(d) == 1 else np.repeat(costs, w.shape[1], axis=0)
-        ends = (end.reshape(count, shape[2]).T for end in (low, high))
+        ends = low.reshape(count, shape[2]).T, high.reshape(count, shape[2]).T
         return (_best_share(rows, costs, *ends, size, bits, symmetric).reshape(shape),)
 
     (share,) = over_rows(solve, d, array, low, high, threads=threads, least=128)
