@@ -36,6 +36,7 @@ _ROUNDING = 1e-5  # of all that is added up: what float32 sums differ by
 _BIAS = 128  # bytes of a node that adds one, with its names
 _THREADS = 2  # samples that are run, and added up, at a time: two sums are kept
 _WIDE = 256  # columns from which on threads are worth their start
+_LARGE, _JUDGED = 2048, 128  # columns from which on strengths are tried on some rows, in float32
 _ROWS = 4.0  # rows of data for each column, where there are as many
 
 
@@ -249,14 +250,19 @@ def solved(old: Array, inner: Array, cross: Array, pool: Executor | None = None)
     """
     given = [old @ i for i in inner]
     left = [c - g for c, g in zip(cross, given, strict=True)]  # what is still missing
+    large = len(inner[0]) >= _LARGE
+    some = slice(None, None, -(-len(old) // _JUDGED)) if large else slice(None)
+    kind = np.float32 if large else np.float64
+    one, other = (i.astype(kind, copy=False) for i in inner)
+    aim, judge = (m[some].astype(kind, copy=False) for m in left)
 
     def loss(strength: float) -> float:
         """|missing - step x|^2 on the other half, but for what does not depend on the step."""
         try:
-            step = _step(inner[0], left[0], strength)
+            step = _step(one, aim, strength)
         except np.linalg.LinAlgError:  # the data are too alike for this little
             return 0.0
-        return float(((step @ inner[1]) * step).sum() - 2 * (step * left[1]).sum())
+        return float(((step @ other) * step - 2 * (step * judge)).sum(dtype=np.float64))
 
     strengths = _STRENGTHS if min(_traces(inner)) > 0 else ()
     mapped = map if pool is None or len(inner[0]) < _WIDE else pool.map
@@ -275,7 +281,9 @@ def _step(inner: Array, missing: Array, strength: float) -> Array:
 
     diagonal = np.maximum(np.diagonal(inner), 0)
     floor = _SAME * max(float(diagonal.mean()), 1e-30)
-    factor = cho_factor(inner + np.diag(strength * diagonal + floor), lower=True)
+    held = inner.copy()
+    held[np.diag_indices_from(held)] += strength * diagonal + floor
+    factor = cho_factor(held, lower=True, overwrite_a=True)
     return np.asarray(cho_solve(factor, missing.T).T)
 
 
