@@ -7,6 +7,7 @@ numbers  codes and scales, one weight after the other           sequence.py
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Protocol
@@ -88,7 +89,7 @@ def encode(model: Model, context: Context, asked: Asked) -> Report:
     integers.finish()
     thin_out(model, plain)  # those that are left alone
     done.spell_out()
-    return done.report(smoothed)
+    return done.report((*smoothed.notes(), *integers.notes))
 
 
 @dataclass
@@ -181,12 +182,12 @@ class _Done:
         slow = spell_out(self.model, {name for op, name in ran if op == "DequantizeLinear"})
         self.used.update({"codec": slow, "dequantize": -slow})
 
-    def report(self, smoothed: Smoothed) -> Report:
-        """In words."""
+    def report(self, before: Sequence[str]) -> Report:
+        """In words. `before`: what was done to the numbers themselves."""
         detail = ", ".join(f"{count} {name}" for name, count in sorted((+self.used).items()))
         done = sum(entry.subject != "operator set" for entry in self.changes)
         summary = f"{done} weights" + (f" ({detail})" if detail else "")
-        notes = (*smoothed.notes(), *memory(self.unloaded), *unread_note(self.unread))
+        notes = (*before, *memory(self.unloaded), *unread_note(self.unread))
         doubts = doubtful(self.doubts)
         return Report(tuple(self.changes), tuple(self.skipped), summary, (*notes, *doubts))
 

@@ -8,11 +8,13 @@ range smaller and rows of the weight larger; the s of least loss is sought among
 
     top^a       top^a / own^(1-a)       max(1, top / t)^a        top, own: largest |x_c|, |W_c|
 
-and then made better in small steps down the gradient. Sources: SmoothQuant (2211.10438); a search
-by the loss as AWQ (2306.00978) has it.
+and then made better in small steps down the gradient. Where a factor runs on, through several
+values in bytes, the loss is the sum over them, each with all weights that it flows into. Sources:
+SmoothQuant (2211.10438); a search by the loss as AWQ (2306.00978) has it.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -28,28 +30,64 @@ _ROWS = 128  # of all weights that are looked at: each row has its own largest
 _STEPS, _RATE, _SHARPNESS = 60, 0.05, 12.0
 
 
+@dataclass(frozen=True)
+class Reader:
+    """A weight [R, K, T], T numbers of each feature in a row, and E[x^2] [K] of what it reads.
+
+    `groups`: rows are multiplied with one of so many parts of the features, and zero elsewhere.
+    """
+
+    weight: Array
+    square: Array
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A value in bytes, and all readers that see what it loses."""
+
+    ends: Ends
+    readers: Sequence[Reader]
+
+
 def evened(ends: Ends, weights: Sequence[Array]) -> Array | None:
     """s [K] of least loss, float32 numbers; None where it saves too little.
 
     `weights`: [R, K], all that are multiplied with the input.
     """
-    top = np.maximum(np.abs(ends.low), np.abs(ends.high))
-    own = np.max([np.abs(w).max(0, initial=0) for w in weights], axis=0).astype(np.float64)
+    readers = [Reader(w[:, :, None], ends.square) for w in weights]
+    best = _best([Flow(ends, readers)], readers, _ROWS, _FITTED, powers=False)
+    return None if best is None else np.asarray(best.astype(np.float32).astype(np.float64))
+
+
+def evened_along(flows: Sequence[Flow], readers: Sequence[Reader]) -> Array | None:
+    """s [K] for several values in bytes, powers of two: they change no number in float."""
+    return _best(flows, readers, _ROWS * len(readers), 1.0, powers=True)
+
+
+def _best(
+    flows: Sequence[Flow], readers: Sequence[Reader], rows: int, fitted: float, powers: bool
+) -> Array | None:
+    each = [np.maximum(np.abs(f.ends.low), np.abs(f.ends.high)) for f in flows]
+    top = np.max(each, axis=0)
+    own = np.max([np.abs(r.weight).max((0, 2), initial=0) for r in readers], axis=0)
     live = (top > 0) & (own > 0)
     if not live.any() or not (np.isfinite(own).all() and np.isfinite(top).all()):
         return None
-    noise = _Noise(ends, weights, live)
+    noise = _Noise(flows, readers, live, rows, fitted)
     plain = np.ones(len(top))
     best, least = plain, noise.loss(plain)
     worth = _WORTH * least
+    own = own.astype(np.float64)
     for s in _candidates(np.where(live, top, 1.0), np.where(live, own, 1.0), live):
         found = noise.loss(s)
         if found < least:
             best, least = s, found
     best, least = noise.descended(best, least)
-    if least > worth:
-        return None
-    return np.asarray(best.astype(np.float32).astype(np.float64))
+    if powers:
+        best = 2.0 ** np.rint(np.log2(best))
+        least = noise.loss(best)
+    return best if least <= worth else None
 
 
 def _candidates(top: Array, own: Array, live: Array) -> Iterator[Array]:
@@ -70,25 +108,38 @@ def _centred(s: Array, live: Array) -> Array:
 class _Noise:
     """The loss of s, and which way it falls. `matrix`: |W| of some rows for all, [R, K]."""
 
-    def __init__(self, ends: Ends, weights: Sequence[Array], live: Array) -> None:
-        count = sum(len(w) for w in weights)
-        apart = max(count // _ROWS, 1)
-        some = [np.abs(np.asarray(w[::apart], np.float32)) for w in weights]
-        self.matrix, self.live = np.concatenate(some), live
-        self.each = count / max(len(self.matrix), 1)  # rows that one stands for
-        self.low, self.high = np.maximum(-ends.low, 0.0), np.maximum(ends.high, 0.0)
-        self.square = ends.square
-        self.power = sum(np.einsum("rk,rk->k", w, w, dtype=np.float64) for w in weights)
+    def __init__(
+        self,
+        flows: Sequence[Flow],
+        readers: Sequence[Reader],
+        live: Array,
+        rows: int,
+        fitted: float,
+    ) -> None:
+        apart = max(sum(len(r.weight) for r in readers) // rows, 1)
+        some = [np.abs(np.asarray(r.weight[::apart], np.float32)).max(2) for r in readers]
+        self.matrix, self.live, self.fitted = np.concatenate(some), live, fitted
+        counts = [len(part) for part in some]
+        stands = [  # for so many rows and numbers of a row each
+            r.weight.shape[2] * len(r.weight) / (r.groups * max(count, 1))
+            for r, count in zip(readers, counts, strict=True)
+        ]
+        self.each = np.repeat(stands, counts)
+        self.of = np.repeat(np.arange(len(readers)), counts)  # the reader of each row
+        self.square = np.array([r.square for r in readers])
+        self.flows = [
+            (np.maximum(-f.ends.low, 0.0), np.maximum(f.ends.high, 0.0), _power(f.readers))
+            for f in flows
+        ]
 
     def loss(self, s: Array) -> float:
-        reach = (self.high / s).max() + (self.low / s).max()
+        inputs = sum(
+            (((high / s).max() + (low / s).max()) / 255) ** 2 * float(power @ s**2)
+            for low, high, power in self.flows
+        )
         rows = (self.matrix * s.astype(np.float32)).max(1).astype(np.float64)
-        inputs = (reach / 255) ** 2 * float(self.power @ s**2)
-        steps = self.each * float((rows / 127) @ (rows / 127))
-        return float(inputs + _FITTED * steps * self._size(s))
-
-    def _size(self, s: Array) -> float:
-        return float(self.square @ s**-2.0)
+        sizes = self.square @ s**-2.0
+        return float(inputs + self.fitted * float((self.each * (rows / 127) ** 2) @ sizes[self.of]))
 
     def descended(self, s: Array, least: float) -> tuple[Array, float]:
         """By gradients of log s, with maxima made smooth (Adam, 1412.6980)."""
@@ -107,12 +158,15 @@ class _Noise:
 
     def _slope(self, s: Array) -> Array:
         """Of log loss, by log s."""
-        high, mine = _soft(self.high / s)
-        low, other = _soft(self.low / s)
-        reach, power, size = high + low, self.power * s**2, self._size(s)
-        inputs = (reach / 255) ** 2 * power.sum()
-        slope = inputs * (-2 * (high * mine + low * other) / max(reach, 1e-30))
-        slope += inputs * 2 * power / max(power.sum(), 1e-30)
+        slope, total = np.zeros(len(s)), 0.0
+        for below, above, known in self.flows:
+            high, mine = _soft(above / s)
+            low, other = _soft(below / s)
+            reach, power = high + low, known * s**2
+            inputs = (reach / 255) ** 2 * power.sum()
+            slope += inputs * (-2 * (high * mine + low * other) / max(reach, 1e-30))
+            slope += inputs * 2 * power / max(power.sum(), 1e-30)
+            total += inputs
         scaled = self.matrix * s.astype(np.float32)
         rows = np.maximum(scaled.max(1, keepdims=True), np.float32(1e-30))
         # a large power, by squaring: which columns make the maximum of a row
@@ -120,12 +174,18 @@ class _Noise:
         share = share * share * share
         share *= share
         share /= share.sum(1, keepdims=True)
-        squared = self.each * (rows[:, 0] / 127) ** 2
-        total = float(squared.sum(dtype=np.float64))
-        weights = _FITTED * total * size
-        slope += _FITTED * size * 2 * (squared @ share).astype(np.float64)
-        slope += -2 * _FITTED * total * self.square / s**2
-        return np.asarray(slope / max(inputs + weights, 1e-300))
+        steps = self.fitted * self.each * (rows[:, 0].astype(np.float64) / 127) ** 2
+        sizes = (self.square @ s**-2.0)[self.of]
+        slope += 2 * ((steps * sizes) @ share)
+        apart = np.bincount(self.of, steps, len(self.square))
+        slope += -2 * (apart @ self.square) / s**2
+        return np.asarray(slope / max(total + float(steps @ sizes), 1e-300))
+
+
+def _power(readers: Sequence[Reader]) -> Array:
+    """Of each feature: the squares of all that it is multiplied with."""
+    squares = [np.einsum("rkt,rkt->k", r.weight, r.weight, dtype=np.float64) for r in readers]
+    return np.asarray(np.sum(squares, axis=0))
 
 
 def _soft(x: Array) -> tuple[float, Array]:

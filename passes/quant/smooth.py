@@ -23,6 +23,7 @@ from onnx_compress.ir.weights.path import is_stored
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.absorb import absorbing, multiplied
 from onnx_compress.passes.quant.evening import evened
+from onnx_compress.passes.quant.scaled import multiply
 from onnx_compress.passes.statistics import Reach, collect
 
 
@@ -54,7 +55,7 @@ class Smoothed:
                 remove_unused(self.model, [old for *_, old in each.places])
                 continue
             for weight in each.weights:
-                _scale(weight, 1 / each.scale)
+                multiply(weight, 1 / each.scale)
             new = [node.input(slot) for node, slot, _ in each.places]
             for node, slot, old in each.places:
                 self.model.set_input(node, slot, old)
@@ -92,7 +93,7 @@ def smooth(model: Model, weights: Sequence[Weight], context: Context) -> Smoothe
         if scale is None:
             continue
         for weight in own:
-            _scale(weight, scale)
+            multiply(weight, scale)
         found.inputs.append(_divided(model, value, [use.node for use in uses], own, scale))
     return found
 
@@ -133,16 +134,3 @@ def _reads(model: Model, node: Node) -> bool:
     """Whether it is in the main graph, and its first input a computed one, not turned."""
     turned = node.attribute("transA", 0)
     return node.graph is model.graph and not turned and not is_stored(model, node.input(0))
-
-
-def _scale(weight: Weight, scale: Array) -> None:
-    """Multiply the columns of a weight, as its use sees them."""
-    (use,) = weight.uses
-    # a column lies along one stored axis: found by what its numbers become on the way
-    index = np.arange(weight.size).reshape(weight.shape)
-    place = use.matrix(index)[0].reshape(-1)
-    factor = np.empty(weight.size)
-    factor[place] = np.broadcast_to(scale, (use.layout.rows, use.layout.columns)).reshape(-1)
-    array = weight.array()
-    new = (array.astype(np.float64) * factor.reshape(weight.shape)).astype(array.dtype)
-    weight.model.set_constant(weight.value, new)

@@ -26,27 +26,29 @@ class Reach:
     """Asks for Ends over all but the last axis; NaN and infinities count as zero."""
 
     tap: Tap
+    axis: int = -1
 
     def key(self) -> Any:
         """One for each value."""
-        return (type(self), self.tap.value)
+        return (type(self), self.tap.value, self.axis)
 
     def start(self, look: Look) -> "_Reach":
         """At zero."""
-        return _Reach(self.tap)
+        return _Reach(self.tap, self.axis)
 
 
 class _Reach:
     nbytes = 0
 
-    def __init__(self, tap: Tap) -> None:
-        self.taps = [tap]
+    def __init__(self, tap: Tap, axis: int) -> None:
+        self.taps, self._axis = [tap], axis
         self._found: Ends | None = None
 
     def add(self, seen: Mapping[Tap, Any], kept: Array | None) -> None:
         x = np.asarray(seen[self.taps[0]])
         if kept is not None and x.ndim > 2 and x.shape[:2] == kept.shape:
             x = x[kept]
+        x = np.moveaxis(x, self._axis, -1)
         x = x.reshape(-1, x.shape[-1])
         if not np.isfinite(x).all():
             x = np.where(np.isfinite(x), x, 0)

@@ -10,6 +10,7 @@ from onnx_compress.ir.weights.forms import READERS
 from onnx_compress.passes.base import Context, Entry
 from onnx_compress.passes.quant.plan import Plan, plan
 from onnx_compress.passes.quant.setting import Setting
+from onnx_compress.passes.quant.static.equalize import equalized
 from onnx_compress.passes.quant.static.guard import guard
 from onnx_compress.passes.quant.static.place import placement
 from onnx_compress.passes.quant.static.shift import Original, correct_if_nearer
@@ -37,6 +38,7 @@ class Integers:
     changes: list[Entry] = field(default_factory=list)
     skipped: list[Entry] = field(default_factory=list)
     original: Original | None = None
+    notes: tuple[str, ...] = ()
 
     def finish(self) -> None:
         """Once all weights are stored: take what has shifted off the biases, keep float float."""
@@ -66,6 +68,7 @@ def placed(
     found = placement(model, weights, context, otherwise) if newest >= version else None
     if found is None:
         return made
+    found, equal = equalized(found, weights, otherwise)
     taken = found.chosen()
     if choose:
         shares, rough = found.spared(taken)
@@ -79,11 +82,14 @@ def placed(
                 if not isinstance(half, No):
                     made.plans[weight] = half
     if not _smaller(taken):
+        equal.undo()
         made.plans.clear()
         return made
     if model.opset() < version:
         made.changes.append(Entry("operator set", f"raised from {model.opset()} to {version}"))
         raise_to(model, context, version)
+    equal.settle(taken)
+    made.notes = equal.notes()
     taken = found.as_gemms(taken)
     made.original = Original.of(model)
     for weight in found.write(taken):
