@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+from static_stretches import error, feeds, quant, weights
 
 from onnx_compress.ir.analysis import Shapes
 from onnx_compress.ir.graph import from_proto, to_proto
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.passes.quant.absorb import multiplied
 from onnx_compress.passes.quant.spans import bias_of, find_spans
-from onnx_compress.passes.quant.static.equalize import _multiply
+from onnx_compress.passes.quant.static import plans
+from onnx_compress.passes.quant.static.equalize import Equalized, _multiply
 
 from models_by_text import build, draw, run
 
@@ -49,3 +51,39 @@ def test_factors_run_through_a_span_and_change_nothing(body):
         places = [p for w in dict.fromkeys(span.makers) if (p := bias_of(model, w)) is not None]
         multiplied(model, places, 1 / scale)
     np.testing.assert_allclose(run(proto, feed)[0], run(to_proto(model), feed)[0], 1e-5, 1e-5)
+
+
+UNLIKE = """g (float[1,8,12,12] x) => (float[?,?,?,?] y) {
+    a = Conv<pads=[1,1,1,1]>(x, w1, b1) r = Relu(a)
+    c = Conv<pads=[1,1,1,1]>(r, w2, b2) s = Relu(c)
+    d = Conv<pads=[1,1,1,1]>(s, w3) y = Relu(d) }"""
+
+
+def unlike(spread):
+    """Channels between the convolutions that are 2^-spread to 2^spread times what they could be."""
+    stored = weights(w1=(64, 8, 3, 3), w2=(64, 64, 3, 3), w3=(64, 64, 3, 3), b1=(64,), b2=(64,))
+    for maker, bias, reader in (("w1", "b1", "w2"), ("w2", "b2", "w3")):
+        factor = np.float32(2.0) ** np.linspace(-spread, spread, 64).round().astype(np.float32)
+        stored[maker] = stored[maker] * factor[:, None, None, None]
+        stored[bias] = stored[bias] * factor
+        stored[reader] = stored[reader] / factor[:, None, None]
+    return build(UNLIKE, **stored)
+
+
+def test_unlike_channels_are_made_alike_before_they_become_bytes(monkeypatch):
+    proto, fit = unlike(4), feeds(1, 8, 12, 12, count=16)
+    small, report = quant(proto, fit, activations="int8")
+    assert "equalized" in " ".join(report.notes)
+    monkeypatch.setattr(plans, "equalized", lambda found, *_: (found, Equalized(found.model)))
+    plain, report = quant(proto, fit, activations="int8")
+    assert "equalized" not in " ".join(report.notes)
+    assert error(proto, small, fit) < 0.3 * error(proto, plain, fit)
+
+
+def test_channels_that_are_alike_stay(monkeypatch):
+    proto, fit = unlike(0), feeds(1, 8, 12, 12, count=16)
+    small, report = quant(proto, fit, activations="int8")
+    assert "equalized" not in " ".join(report.notes)
+    monkeypatch.setattr(plans, "equalized", lambda found, *_: (found, Equalized(found.model)))
+    plain, _ = quant(proto, fit, activations="int8")
+    assert small.SerializeToString() == plain.SerializeToString()
