@@ -37,8 +37,8 @@ class Levels(Protocol):
 
     group: int
 
-    def nearest(self, column: int, aim: Array) -> Array:
-        """The levels nearest to `aim`, [B, R]."""
+    def descend(self, start: int, value: Array, gradient: Array, h: Array) -> Array:
+        """Change columns of `value` [B, K, R] from `start` on, as `levels.one_by_one` does."""
 
     def fit(self, group: int, value: Array, gradient: Array, along: Any) -> Array:
         """Move the levels of one group to where the loss is least; the numbers that result.
@@ -154,18 +154,10 @@ def _columns(
     """Descend along some columns of a block that begins at `origin`; `local` follows."""
     for run in _runs(columns.start, columns.stop, _STEP):
         own = slice(run.start - origin, run.stop - origin)
-        g, h = local[:, own].copy(), corner[:, own, own]
-        changes = np.zeros_like(g)
-        for at in range(g.shape[1]):
-            k = run.start + at
-            size, old = d[:, k, None], value[:, k]
-            new = levels.nearest(k, old + g[:, at] / size)
-            step = new - old
-            # only where the loss falls by more than rounding: what is equal stays
-            better = step * (2 * g[:, at] - step * size) > 0
-            value[:, k] = np.where(better, new, old)
-            changes[:, at] = step = np.where(better, step, np.float32(0))
-            g[:, at + 1 :] -= h[:, at, at + 1 :, None] * step[:, None]
+        h = corner[:, own, own].copy()
+        inside = np.arange(run.stop - run.start)
+        h[:, inside, inside] = d[:, run]
+        changes = levels.descend(run.start, value, local[:, own], h)
         local -= corner[:, :, own] @ changes
 
 

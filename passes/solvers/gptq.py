@@ -69,13 +69,9 @@ def _rounded(w: Array, upper: Array, levels: Affine) -> Array:
         errors = np.empty((w.shape[0], stop - start, w.shape[2]), np.float32)
         for low in range(start, stop, _STEP):
             high = min(low + _STEP, stop)
-            for k in range(low, high):
-                value = levels.nearest(k, w[:, k])
-                error = (w[:, k] - value) / upper[:, k, k, None]
-                row = upper[:, k, k + 1 : high, None]
-                w[:, k + 1 : high] -= row * error[:, None]
-                w[:, k], errors[:, k - start] = value, error
-            _follow(w, upper, slice(low, high), slice(high, stop), errors[:, low - start :])
+            own = slice(low, high)
+            errors[:, low - start : high - start] = levels.round(low, w, upper[:, own, own])
+            _follow(w, upper, own, slice(high, stop), errors[:, low - start :])
         for chunk in range(stop, columns, _BLOCK):
             rest = slice(chunk, min(chunk + _BLOCK, columns))
             _follow(w, upper, slice(start, stop), rest, errors)

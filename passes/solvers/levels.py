@@ -10,14 +10,42 @@ All arrays are turned, [B, K, R] and [B, G, R], single precision, and changed in
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from onnx_compress.kernels import columns
+
 Array = npt.NDArray[Any]
 Along = Callable[[Array], Array]
 _LEAST = 0.1  # of itself that a scale may shrink to at once
+_MANY = 1 << 17  # numbers of a weight for which it is worth the second that numba takes to start
+
+
+class Nearest(Protocol):
+    """What knows the levels of a column."""
+
+    def nearest(self, column: int, aim: Array) -> Array:
+        """The levels nearest to `aim`, [B, R]."""
+
+
+def one_by_one(levels: Nearest, start: int, value: Array, gradient: Array, h: Array) -> Array:
+    """Change n columns of `value` [B, K, R] from `start` on where the loss falls; by how much.
+
+    `gradient`: [B, n, R], not kept up to date; `h`: [B, n, n]. Gives the changes [B, n, R].
+    """
+    g, changes = gradient.copy(), np.zeros_like(gradient)
+    for at in range(g.shape[1]):
+        size, old = h[:, at, at, None], value[:, start + at]
+        new = levels.nearest(start + at, old + g[:, at] / size)
+        step = new - old
+        # only where the loss falls by more than rounding: what is equal stays
+        better = step * (2 * g[:, at] - step * size) > 0
+        value[:, start + at] = np.where(better, new, old)
+        changes[:, at] = step = np.where(better, step, np.float32(0))
+        g[:, at + 1 :] -= h[:, at, at + 1 :, None] * step[:, None]
+    return changes
 
 
 @dataclass
@@ -34,6 +62,34 @@ class Affine:
         scale, zero = self.scale[:, column // self.group], self.zero[:, column // self.group]
         codes = np.rint(aim / scale + zero)
         return np.asarray(scale * (np.clip(codes, np.float32(0), np.float32(self.top)) - zero))
+
+    def descend(
+        self, start: int, value: Array, gradient: Array, h: Array, kept: Array | None = None
+    ) -> Array:
+        """As `one_by_one`, the same bits. `kept` [B, K, R]: a number is zero where it is False."""
+        if value.size < _MANY:
+            return one_by_one(
+                self if kept is None else Masked(self, kept), start, value, gradient, h
+            )
+        parts = self.scale, self.zero, self.group, self.top
+        return columns.descend(value, start, gradient, h, *parts, kept)
+
+    def round(self, start: int, w: Array, upper: Array) -> Array:
+        """Round n columns of `w` [B, K, R] from `start` on by GPTQ; what they lose, [B, n, R].
+
+        `upper`: [B, n, n]; what is lost is over its diagonal.
+        """
+        if w.size >= _MANY:
+            parts = self.scale, self.zero, self.group, self.top
+            return columns.gptq(w, start, upper, *parts)
+        errors = np.empty((len(w), upper.shape[1], w.shape[2]), np.float32)
+        for at in range(upper.shape[1]):
+            k = start + at
+            value = self.nearest(k, w[:, k])
+            errors[:, at] = error = (w[:, k] - value) / upper[:, at, at, None]
+            w[:, k + 1 : start + upper.shape[1]] -= upper[:, at, at + 1 :, None] * error[:, None]
+            w[:, k] = value
+        return errors
 
     def fit(self, group: int, value: Array, gradient: Array, along: Along) -> Array:
         """scale += dT g / dT H d,  d = q - zero; scales that would change sign or vanish stay."""
@@ -58,9 +114,9 @@ class Affine:
         return np.asarray(np.rint(value / scale + zero))
 
     def _spread(self, like: Array) -> tuple[Array, Array]:
-        columns = like.shape[1]
+        count = like.shape[1]
         scale, zero = (np.repeat(p, self.group, axis=1) for p in (self.scale, self.zero))
-        return scale[:, :columns], zero[:, :columns]
+        return scale[:, :count], zero[:, :count]
 
 
 @dataclass
@@ -78,6 +134,10 @@ class Masked:
     def nearest(self, column: int, aim: Array) -> Array:
         """The levels nearest to `aim`, [B, R]; zero where that is all there is."""
         return np.where(self.kept[:, column], self.levels.nearest(column, aim), np.float32(0))
+
+    def descend(self, start: int, value: Array, gradient: Array, h: Array) -> Array:
+        """As `one_by_one`."""
+        return self.levels.descend(start, value, gradient, h, self.kept)
 
     def fit(self, group: int, value: Array, gradient: Array, along: Along) -> Array:
         """Of the levels: zeros stay zero whatever the scale."""
@@ -108,6 +168,10 @@ class Bases:
             best = np.where(distance < least, level, best)
             least = np.minimum(distance, least)
         return best
+
+    def descend(self, start: int, value: Array, gradient: Array, h: Array) -> Array:
+        """As `one_by_one`."""
+        return one_by_one(self, start, value, gradient, h)
 
     def fit(self, group: int, value: Array, gradient: Array, along: Along) -> Array:
         """a += (ST H S)^-1 ST g over the signs S of the group; equal bases share what they get."""

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_compress.passes.solvers.levels import Affine
+from onnx_compress.passes.solvers.levels import Affine, one_by_one
 
 Array = npt.NDArray[Any]
 TOP, MOST = 127, 128  # of a code, and of two of one sign
@@ -69,3 +69,11 @@ class Paired(Affine):
             low = np.maximum(low, -MOST - np.minimum(beside, 0))
             high = np.minimum(high, MOST - np.maximum(beside, 0))
         return np.asarray(scale * np.clip(codes, low, high), np.float32)
+
+    def descend(
+        self, start: int, value: Array, gradient: Array, h: Array, kept: Array | None = None
+    ) -> Array:
+        """As `one_by_one`. Raises ValueError for a mask."""
+        if kept is not None:
+            raise ValueError("pairs know no mask")
+        return one_by_one(self, start, value, gradient, h)

@@ -58,7 +58,7 @@ def mse_clip(
         ends = low.reshape(count, shape[2]).T, high.reshape(count, shape[2]).T
         return (_best_share(rows, costs, *ends, size, bits, symmetric).reshape(shape),)
 
-    (share,) = over_rows(solve, d, array, low, high, threads=threads, least=128)
+    (share,) = over_rows(solve, d, array, low, high, threads=threads)
     return Grid(*between(share * low, share * high, bits, symmetric), bits, size, array.shape[-1])
 
 
