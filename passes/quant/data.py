@@ -41,24 +41,29 @@ class Seen:
 
     def aim(self, matrix: Array) -> Array:
         """W' for W [groups, R, K]; W itself where x' is x, or too little was seen."""
-        return matrix if self._turn is None else np.asarray(matrix @ self._turn)
+        from scipy.linalg import cho_solve
+
+        if self._pulled is None:
+            return matrix
+        factor, right = self._pulled
+        with one_thread():
+            return np.stack([cho_solve(factor, (part @ right).T).T for part in matrix])
 
     @cached_property
-    def _turn(self) -> Array | None:
-        """C H^-1, both pulled towards equality."""
+    def _pulled(self) -> tuple[tuple[Array, bool], Array] | None:
+        """Cholesky factor of H, and C, both pulled towards equality."""
         few = self.moments.rows < _ENOUGH * self.moments.columns
         if self.cross is None or few or self.moments.groups > 1 or len(self.moments.stored) > 1:
             return None
-        from scipy.linalg import solve
+        from scipy.linalg import cho_factor
 
         h = self.moments.matrix()
         size = float(np.diagonal(h).mean())
         if not size > 0:  # nothing but zeros was seen
             return None
         pull = _PULL * np.eye(len(h))
-        left, right = h / size + pull, self.cross / size + pull
         with one_thread():
-            return np.asarray(solve(left, right.T, assume_a="pos").T)
+            return cho_factor(h / size + pull, lower=True), self.cross / size + pull
 
     def shift(self, matrix: Array, decoded: Array) -> Array:
         """E[V x' - W x], [groups, R]."""

@@ -8,8 +8,10 @@ If and Loop, and recurrent ones that multiply what their own node makes, are fit
 so are all where activations are bytes: their noise in x' would make V smaller than W.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -27,11 +29,12 @@ from onnx_compress.passes.quant.data import Seen, at_once, multiplying
 from onnx_compress.passes.quant.plan import Plan, main_use
 from onnx_compress.passes.quant.solve import Solved, solve
 from onnx_compress.passes.quant.static.plans import STATIC
-from onnx_compress.passes.solvers.parallel import one_thread
+from onnx_compress.passes.solvers.parallel import one_thread, workers
 from onnx_compress.passes.statistics import CrossMoment, Look, Mean, Moment
 
 Answer = tuple[Weight, Solved | No]
 _WINDOWS = 16.0  # of convolutions, for each column
+_AT_ONCE = 2  # weights that are solved at a time: arrays are large
 
 
 def solve_all(
@@ -50,12 +53,14 @@ def solve_all(
     seen = at_once(model, {w: use for w, use in fitted.items() if w not in staged}, context)
     if staged:
         held = _in_stages(model, plans, context, staged, seen)
-    for done, (weight, plan) in enumerate(plans.items()):
-        context.progress(done, len(plans), "weights")
-        found = held.pop(weight, None)
-        if found is None:
-            found = _solved(weight, plan, seen.pop(weight, None), context)
-        yield weight, found
+    for start in range(0, len(plans), _AT_ONCE):
+        context.progress(start, len(plans), "weights")
+        some = list(plans)[start : start + _AT_ONCE]
+        open_ = [weight for weight in some if weight not in held]
+        held |= _solved(open_, plans, seen, context)
+        for weight in some:
+            seen.pop(weight, None)
+            yield weight, held.pop(weight)
 
 
 def _in_stages(
@@ -68,10 +73,9 @@ def _in_stages(
     """All weights: those that no stage reaches first. Fewer where the model cannot be walked."""
     found: dict[Weight, Solved | No] = {}
     stages = _Stages(model, plans, context)
-    for weight, plan in plans.items():
-        if weight not in staged:
-            found[weight] = _solved(weight, plan, seen.get(weight), context)
-            stages.change(weight, found[weight])
+    found |= _solved([weight for weight in plans if weight not in staged], plans, seen, context)
+    for weight, solved in found.items():
+        stages.change(weight, solved)
     depths = _depths(model, staged)
     order = sorted(staged, key=lambda weight: depths[staged[weight].node])
     try:
@@ -81,17 +85,32 @@ def _in_stages(
                 context.progress(len(found), len(plans), "weights")
     except (UnsupportedError, InvalidError):  # what flows there is no tensor, or has no type
         rest = {weight: use for weight, use in staged.items() if weight not in found}
-        for weight, answer in at_once(model, rest, context).items():
-            found[weight] = _solved(weight, plans[weight], answer, context)
+        answers = at_once(model, rest, context)
+        found |= _solved(list(answers), plans, answers, context)
     return found
 
 
-def _solved(weight: Weight, plan: Plan, seen: Seen | None, context: Context) -> Solved | No:
-    with one_thread():  # sums must not depend on the threads there are
-        found = solve(weight, plan, seen, context.target.saturates)
-    if isinstance(found, No) or seen is None:
-        return found
-    return replace(found, note=seen.moments.note)
+def _solved(
+    weights: Sequence[Weight],
+    plans: Mapping[Weight, Plan],
+    seen: Mapping[Weight, Seen],
+    context: Context,
+) -> dict[Weight, Solved | No]:
+    """The numbers of some weights, which know nothing of each other."""
+
+    def one(weight: Weight) -> Solved | No:
+        known = seen.get(weight)
+        found = solve(weight, plans[weight], known, context.target.saturates)
+        if isinstance(found, No) or known is None:
+            return found
+        return replace(found, note=known.moments.note)
+
+    if len(weights) < 2:
+        with one_thread():  # sums must not depend on the threads there are
+            return {weight: one(weight) for weight in weights}
+    with workers(_AT_ONCE) as pool:
+        jobs = [pool.submit(copy_context().run, one, weight) for weight in weights]
+        return {weight: job.result() for weight, job in zip(weights, jobs, strict=True)}
 
 
 def _reached(model: Model, use: Use) -> bool:
@@ -133,8 +152,7 @@ class _Stages:
     def solve(self, group: list[Weight]) -> Iterator[Answer]:
         """One stage."""
         seen = self._seen(group)
-        for weight in group:
-            solved = _solved(weight, self.plans[weight], seen.get(weight), self.context)
+        for weight, solved in _solved(group, self.plans, seen, self.context).items():
             self.change(weight, solved)
             yield weight, solved
 
@@ -152,10 +170,15 @@ class _Stages:
         for walk, at in ((self._old, 0), (self._new, 1)):
             taps = [tap for each in sums.values() for tap in each.taps(at)]
             walk.reach([v for tap in taps if (v := tap.node.input(tap.slot)) is not None])
-        with one_thread():
+        with workers(2) as pool:
             for sample in range(self._old.count):
-                for each in sums.values():
-                    each.add(self._old, self._new, sample)
+                jobs = [
+                    job
+                    for each in sums.values()
+                    for job in each.adding(self._old, self._new, sample)
+                ]
+                for job in [pool.submit(job) for job in jobs]:
+                    job.result()
             answers = {key: each.result() for key, each in sums.items()}
         return {w: found for w, key in keys.items() if (found := answers[key]) is not None}
 
@@ -173,14 +196,17 @@ class _Sums:
         """Of the original, or of the changed model."""
         return list((self._mean, self._moment)[at].taps)
 
-    def add(self, old: Walk, new: Walk, sample: int) -> None:
-        """One sample."""
+    def adding(self, old: Walk, new: Walk, sample: int) -> list[Callable[[], None]]:
+        """What is to be done with one sample; all of it may be done at the same time."""
         before = {tap: _value(old, tap, sample) for tap in self.taps(0)}
         after = {tap: _value(new, tap, sample) for tap in self.taps(1)}
-        self._mean.add(before, None)
-        self._moment.add(after, None)
+        jobs: list[Callable[[], None]] = [
+            partial(self._mean.add, before, None),
+            partial(self._moment.add, after, None),
+        ]
         if self._cross is not None:
-            self._cross.add({**before, **after}, None)
+            jobs.insert(0, partial(self._cross.add, {**before, **after}, None))
+        return jobs
 
     def result(self) -> Seen | None:
         """None where nothing was seen, or no numbers."""
