@@ -34,7 +34,7 @@ from onnx_compress.passes.statistics import CrossMoment, Look, Mean, Moment
 
 Answer = tuple[Weight, Solved | No]
 _WINDOWS = 16.0  # of convolutions, for each column
-_AT_ONCE = 2  # weights that are solved at a time: arrays are large
+_AT_ONCE, _SMALL = 2, 1 << 21  # weights that are solved at a time, and bytes that they may have
 
 
 def solve_all(
@@ -53,14 +53,14 @@ def solve_all(
     seen = at_once(model, {w: use for w, use in fitted.items() if w not in staged}, context)
     if staged:
         held = _in_stages(model, plans, context, staged, seen)
-    for start in range(0, len(plans), _AT_ONCE):
-        context.progress(start, len(plans), "weights")
-        some = list(plans)[start : start + _AT_ONCE]
-        open_ = [weight for weight in some if weight not in held]
-        held |= _solved(open_, plans, seen, context)
+    done = 0
+    for some in _batches(list(plans)):
+        context.progress(done, len(plans), "weights")
+        held |= _solved([weight for weight in some if weight not in held], plans, seen, context)
         for weight in some:
             seen.pop(weight, None)
             yield weight, held.pop(weight)
+        done += len(some)
 
 
 def _in_stages(
@@ -105,12 +105,29 @@ def _solved(
             return found
         return replace(found, note=known.moments.note)
 
-    if len(weights) < 2:
-        with one_thread():  # sums must not depend on the threads there are
-            return {weight: one(weight) for weight in weights}
-    with workers(_AT_ONCE) as pool:
-        jobs = [pool.submit(copy_context().run, one, weight) for weight in weights]
-        return {weight: job.result() for weight, job in zip(weights, jobs, strict=True)}
+    found: dict[Weight, Solved | No] = {}
+    for some in _batches(weights):
+        if len(some) == 1:
+            with one_thread():  # sums must not depend on the threads there are
+                found[some[0]] = one(some[0])
+            continue
+        with workers(_AT_ONCE) as pool:
+            jobs = [pool.submit(copy_context().run, one, weight) for weight in some]
+            found |= {weight: job.result() for weight, job in zip(some, jobs, strict=True)}
+    return found
+
+
+def _batches(weights: Sequence[Weight]) -> list[list[Weight]]:
+    """As many at a time as take little memory, in their order."""
+    found: list[list[Weight]] = []
+    for weight in weights:
+        last = found[-1] if found else []
+        size = sum(each.nbytes for each in (*last, weight))
+        if last and len(last) < _AT_ONCE and size <= _SMALL:
+            last.append(weight)
+        else:
+            found.append([weight])
+    return found
 
 
 def _reached(model: Model, use: Use) -> bool:

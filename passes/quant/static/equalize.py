@@ -88,20 +88,21 @@ def equalized(
     spans = [s for s in find_spans(model, weights, found.shapes) if _flowing(s, taken)]
     if not spans or not found.held:
         return found, done
-    before = _error(found, taken)
     try:
         seen = _seen(found, spans, taken)
     except CalibrationError:
         return found, done
-    for span in spans:
-        scale = _scale(span, taken, seen)
-        if scale is not None:
-            _multiply(span, scale)
-            makers = dict.fromkeys(span.makers)
-            places = [place for w in makers if (place := bias_of(model, w)) is not None]
-            multiplied(model, places, 1 / scale)
-            done.spans.append(_Equal(span, scale, places))
-    new = placement(model, weights, found.context, otherwise) if done.spans else None
+    scales = [(span, scale) for span in spans if (scale := _scale(span, taken, seen)) is not None]
+    if not scales:
+        return found, done
+    before = _error(found, taken)
+    for span, scale in scales:
+        _multiply(span, scale)
+        makers = dict.fromkeys(span.makers)
+        places = [place for w in makers if (place := bias_of(model, w)) is not None]
+        multiplied(model, places, 1 / scale)
+        done.spans.append(_Equal(span, scale, places))
+    new = placement(model, weights, found.context, otherwise)
     if new is not None and _error(new, new.chosen()) <= _WORTH * before:
         return new, done
     done.undo()
