@@ -17,11 +17,13 @@ from onnx_compress.ir.analysis.channels import Channels, Group
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.passes.prune.consumers import Consumer
 from onnx_compress.passes.solvers.loss import damped
+from onnx_compress.passes.solvers.parallel import workers
 from onnx_compress.passes.statistics.covariance import Covariances
 
 _DAMPING = 0.5  # of the mean variance, with as many samples as channels
 _ROUNDS = 128  # in which the members of a group go
 _WIDE = 1024  # columns; of more, in fewer rounds
+_THREADS = 2
 _INDEPENDENT = 32  # positions of a sample that count as independent
 
 
@@ -42,16 +44,19 @@ def rank_by_data(
     channels: Channels, readers: Sequence[Consumer], seen: Mapping[Consumer, Covariances]
 ) -> list[Ranking]:
     """Groups that a consumer sums over, ranked by its loss."""
-    shares: dict[Group, list[_Share]] = {}
     owners = _owners(channels)
-    for reader in readers:
-        wanted = [group for group in channels.groups if _touches(owners, group, reader)]
-        if not wanted:
-            continue
-        problem = _Problem(reader, seen[reader])
-        for group in wanted:
-            shares.setdefault(group, []).append(_Share(problem, group))
-    return [_eliminated(group, parts) for group, parts in shares.items()]
+    touched = {
+        reader: [group for group in channels.groups if _touches(owners, group, reader)]
+        for reader in readers
+    }
+    wanted = [reader for reader in readers if touched[reader]]
+    with workers(_THREADS) as pool:
+        problems = pool.map(lambda reader: _Problem(reader, seen[reader]), wanted)
+        shares: dict[Group, list[_Share]] = {}
+        for reader, problem in zip(wanted, problems, strict=True):
+            for group in touched[reader]:
+                shares.setdefault(group, []).append(_Share(problem, group))
+        return list(pool.map(_eliminated, shares.keys(), shares.values()))
 
 
 def _owners(channels: Channels) -> dict[Group, set[int]]:

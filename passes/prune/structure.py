@@ -149,7 +149,8 @@ def _seen(
     model: Model, readers: Sequence[Consumer], context: Context
 ) -> dict[Consumer, Covariances]:
     requests = {reader: Covariance(*reader.tap) for reader in readers}
-    statistics = collect(model, list(requests.values()), context.fit, cache=context.cache)
+    asked = list(requests.values())
+    statistics = collect(model, asked, context.fit, threads=2, cache=context.cache)
     return {reader: statistics[request] for reader, request in requests.items()}
 
 

@@ -10,6 +10,7 @@ position goes with its row or its column.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -147,7 +148,7 @@ class Closure:
         """Rows and columns of grids that may go."""
         return [channel for channel in self._as_factor if not self.found.stays[channel]]
 
-    @property
+    @cached_property
     def within(self) -> set[int]:
         """All channels that have to do with a grid."""
         return set(self._as_factor) | set(self._as_flat)
