@@ -7,7 +7,7 @@ consumers of the group have by it. Losses times gains can be compared across a m
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -84,14 +84,16 @@ class _Probe:
             self._switches[source] = (scale.name, shift.name, reader, place)
         self._session = open_session(model, len(feeds))
         self._means = {source: seen[entry[2]].mean for source, entry in self._switches.items()}
-        self._given = self._run(None)
+        self._given = [_Output.of(runs) for runs in zip(*self._run(None), strict=True)]
 
     def gain(self, ranking: Ranking) -> float:
         """Of one group."""
         count = max(1, int(ranking.group.size * _SHARE))
         gone = self._channels.removed(*ranking.first(count))
         expected = sum(problem.loss(gone) for problem in self._problems)
-        return _error(self._given, self._run(gone)) / max(expected, 1e-12)
+        changed = zip(*self._run(gone), strict=True)
+        errors = [one.error(runs) for one, runs in zip(self._given, changed, strict=True) if one]
+        return max(errors, default=0.0) / max(expected, 1e-12)
 
     def _run(self, gone: Array | None) -> list[list[Any]]:
         """What it gives on each sample."""
@@ -135,17 +137,32 @@ class _Local:
         return own / max(self.power, 1e-30)
 
 
-def _error(one: Sequence[Sequence[Any]], other: Sequence[Sequence[Any]]) -> float:
-    """Relative squared error of the worst float output, centred."""
-    worst = 0.0
-    for place in range(len(one[0])):
-        a, b = (
-            np.concatenate([np.asarray(run[place]).reshape(-1) for run in runs])
-            for runs in (one, other)
-        )
-        if a.dtype.kind != "f" or len(a) != len(b) or not np.isfinite(b).all():
-            continue
-        a, b = a.astype(np.float64), b.astype(np.float64)
-        power = float(((a - a.mean()) ** 2).sum())
-        worst = max(worst, float(((a - b) ** 2).sum()) / max(power, 1e-30))
-    return worst
+@dataclass(frozen=True)
+class _Output:
+    """What one float output is on all samples; `power`: sum of squares, centred."""
+
+    runs: Sequence[Array]
+    power: float
+
+    @staticmethod
+    def of(runs: Sequence[Any]) -> "_Output | None":
+        arrays = [np.asarray(run) for run in runs]
+        if any(array.dtype.kind != "f" for array in arrays):
+            return None
+        count = sum(array.size for array in arrays)
+        mean = sum(float(array.sum(dtype=np.float64)) for array in arrays) / max(count, 1)
+        power = sum(_square(np.subtract(a, mean, dtype=np.float64)) for a in arrays)
+        return _Output(arrays, power)
+
+    def error(self, runs: Sequence[Any]) -> float:
+        """Relative squared error; 0 where there is nothing to compare."""
+        pairs = [(a, np.asarray(b)) for a, b in zip(self.runs, runs, strict=True)]
+        if any(a.shape != b.shape for a, b in pairs):
+            return 0.0
+        found = sum(_square(np.subtract(b, a, dtype=np.float64)) for a, b in pairs)
+        return found / max(self.power, 1e-30) if np.isfinite(found) else 0.0
+
+
+def _square(array: Array) -> float:
+    flat = array.reshape(-1)
+    return float(np.vdot(flat, flat))
