@@ -11,7 +11,6 @@ from static_stretches import (
     ALWAYS,
     NUMBERS,
     RESIDUAL,
-    draw,
     error,
     feeds,
     quant,
@@ -22,7 +21,6 @@ from static_stretches import (
 from onnx_compress.ir.graph import from_proto
 from onnx_compress.ir.weights.forms.static import coded_bias
 from onnx_compress.passes.quant.static import shift
-from onnx_compress.passes.quant.static.channels import lost
 from onnx_compress.passes.quant.static.spare import Sensitivity, spared
 from onnx_compress.passes.solvers.cut import minimum_cut
 
@@ -66,25 +64,6 @@ def test_infinite_costs_are_never_paid():
     side = minimum_cut([0, 0, inf], [5, 0, 0], [(0, 1, inf), (1, 2, 3.0)])
     assert side.tolist() == [True, True, False]
     assert minimum_cut([0, 0], [5, 0], [(0, 1, inf), (1, 0, inf)]).all()
-
-
-def test_what_small_channels_lose_is_not_hidden_by_large_ones():
-    rng = np.random.default_rng(0)
-    r = rng.standard_normal((1, 3, 200)) * np.array([300, 1, 1])[:, None]
-    y = r.copy()
-    y[:, 1] = 0  # a score that is gone
-    assert lost([[r]], [[y]]) == pytest.approx(1 / 3)
-    assert lost([[r], [r]], [[r], [y]]) == pytest.approx(1 / 6, rel=0.01)
-    assert lost([[r]], [[r]]) == 0
-    y[:, 1] = 50  # nothing is lost more than once
-    assert lost([[r]], [[y]]) == pytest.approx(1 / 3)
-
-
-def test_channels_of_few_numbers_and_constant_ones_tell_nothing():
-    r = np.ones((1, 3, 200))
-    assert lost([[r]], [[2 * r]]) == 0
-    assert lost([[draw(1, 3, 4)]], [[draw(1, 3, 4, seed=1)]]) == 0
-    assert lost([[np.zeros((1, 3, 200), np.int64)]], [[np.ones((1, 3, 200), np.int64)]]) == 0
 
 
 def test_an_activation_that_loses_the_scores_stays_float():

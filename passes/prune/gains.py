@@ -2,8 +2,8 @@
 
     x -> x * m + c        m = 0, c = E[x] on some channels of a group; what changes at the outputs
 
-The gain of a group is the relative squared error of the worst output over the loss that the
-consumers of the group have by it. Losses times gains can be compared across a model.
+The gain of a group is the relative squared error of the worst output, or what its parts lose on
+average (`Quality`), over the loss that the consumers of the group have by it. Losses times gains can be compared across a model.
 """
 
 from collections.abc import Sequence
@@ -20,8 +20,10 @@ from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.passes.prune.consumers import Consumer
 from onnx_compress.passes.prune.importance import Ranking
 from onnx_compress.passes.statistics.covariance import Covariances
+from onnx_compress.passes.verify.quality import Tally
 
 _SAMPLES = 3
+_LARGE = 1 << 20  # numbers of an output whose channels are not looked at one by one
 _SHARE = 0.25  # of a group, for the experiment
 _LEAST = 1e-4  # of the largest gain; a measured one may be nothing by chance
 
@@ -155,12 +157,23 @@ class _Output:
         return _Output(arrays, power)
 
     def error(self, runs: Sequence[Any]) -> float:
-        """Relative squared error; 0 where there is nothing to compare."""
+        """Relative squared error, or what parts lose if that is more; 0 of nothing to compare.
+
+        Of large outputs the first.
+        """
         pairs = [(a, np.asarray(b)) for a, b in zip(self.runs, runs, strict=True)]
         if any(a.shape != b.shape for a, b in pairs):
             return 0.0
         found = sum(_square(np.subtract(b, a, dtype=np.float64)) for a, b in pairs)
-        return found / max(self.power, 1e-30) if np.isfinite(found) else 0.0
+        if not np.isfinite(found):
+            return 0.0
+        lost = 0.0
+        if max(a.size for a, _ in pairs) <= _LARGE:
+            tally = Tally("")
+            for a, b in pairs:
+                tally.add(a, b)
+            lost = tally.result().lost
+        return max(found / max(self.power, 1e-30), lost)
 
 
 def _square(array: Array) -> float:

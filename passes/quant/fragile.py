@@ -16,7 +16,6 @@ from onnx_compress.ir.weights.forms import Dense, affine
 from onnx_compress.passes.logits import give_logits
 from onnx_compress.passes.quant.halves import Part, looked_into
 from onnx_compress.passes.quant.rounding import round_to_nearest
-from onnx_compress.passes.quant.static.channels import apart
 from onnx_compress.passes.verify import Reference
 
 _LOOK = 0.02  # of the error^2, below which a half is not looked into
@@ -72,4 +71,4 @@ class _Rounded:
             if not isinstance(coded, No):
                 Dense(affine(weight, *coded, {}).decode()).emit(twins[weight.value])
         give_logits(trial)
-        return apart(self.reference, trial)
+        return self.reference.apart(trial)

@@ -3,10 +3,14 @@
 Per float output, over all samples together:
 
     error    = |y - r| / |r - mean of its channel|      channels without variance left out
+    lost     = mean over parts p of  min(|y_p - r_p|^2 / |r_p - mean of its channel|^2, 1)
     sqnr_db  = 10 log10(|r|^2 / |y - r|^2)              not centred
 
 The channel axis is the one that makes the error largest, among the axes (after the first) whose
-size is the same in all samples: an output of boxes and scores is then judged by the smaller ones.
+size is the same in all samples. The first adds channels up, so that boxes hide what is lost of
+scores which share their output. The second parts channels where deviations, sorted, fall by more
+than 30 times, of axes of few channels with many numbers each; where its root, halved, is larger,
+that is the error.
 Integer and boolean outputs count by the share of elements that differ.
 """
 
@@ -19,15 +23,19 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 MAX_DB = 200.0  # stands for equal outputs
+_MOST, _LEAST = 256, 64  # channels, and numbers of each, that tell what is lost of them
+_GAP = 30.0  # between the deviations of channels of two parts
+_HIDDEN = 0.5  # of what parts lose: those that say little count as much as others
 
 
 @dataclass(frozen=True)
 class OutputQuality:
-    """Of one output. `sqnr_db` is None where it is not a float."""
+    """Of one output. `sqnr_db` is None where it is not a float; `lost`: error^2 of its parts."""
 
     name: str
     error: float
     sqnr_db: float | None
+    lost: float = 0.0
 
     @property
     def plain_error(self) -> float:
@@ -53,6 +61,11 @@ class Quality:
     def plain_error(self) -> float:
         """The largest error where the reference is not centred."""
         return max((output.plain_error for output in self.outputs), default=0.0)
+
+    @property
+    def lost(self) -> float:
+        """What parts of an output lose on average, of the worst output."""
+        return max((output.lost for output in self.outputs), default=0.0)
 
     @property
     def sqnr_db(self) -> float:
@@ -129,18 +142,38 @@ class Tally:
             return OutputQuality(self.name, 0.0, MAX_DB)
         db = 10 * float(np.log10(max(self.signal, 1e-300) / self.noise))
         plain = float(np.sqrt(self.noise / max(self.signal, 1e-300)))
-        found = [_centred(sums) for sums in (self.axes or {}).values()]
-        centred = [error for error in found if error is not None]
-        return OutputQuality(self.name, max(centred, default=plain), max(min(db, MAX_DB), -MAX_DB))
+        axes = list((self.axes or {}).values())
+        centred = [error for sums in axes if (error := _centred(sums)) is not None]
+        lost = max(map(_lost, axes), default=0.0)
+        error = max([*centred, _HIDDEN * float(np.sqrt(lost))]) if centred else plain
+        return OutputQuality(self.name, error, max(min(db, MAX_DB), -MAX_DB), lost)
 
 
 def _centred(sums: list[Array]) -> float | None:
-    total, squares, noise, count = sums
+    variance, lively = _variance(sums)
+    if not lively.any():
+        return None
+    return float(np.sqrt(sums[2][lively].sum() / variance[lively].sum()))
+
+
+def _lost(sums: list[Array]) -> float:
+    """Of each part of like channels what it loses, on average."""
+    variance, lively = _variance(sums)
+    if not 1 < len(variance) <= _MOST or sums[3][0] < _LEAST or not lively.any():
+        return 0.0
+    order = np.argsort(-variance[lively], kind="stable")
+    squares, noise = variance[lively][order], sums[2][lively][order]
+    starts = np.flatnonzero(np.append(True, squares[1:] * _GAP**2 < squares[:-1]))
+    shares = np.add.reduceat(noise, starts) / np.add.reduceat(squares, starts)
+    return float(np.minimum(shares, 1.0).mean())
+
+
+def _variance(sums: list[Array]) -> tuple[Array, Array]:
+    """Of each channel, times its numbers; and where it is one."""
+    total, squares, _, count = sums
     variance = squares - total**2 / np.maximum(count, 1)
     lively = variance > 1e-9 * squares  # what is left of a constant channel is rounding
-    if count[0] < 2 or not lively.any():
-        return None
-    return float(np.sqrt(noise[lively].sum() / variance[lively].sum()))
+    return variance, lively & (count[0] > 1)
 
 
 def _same(a: Any, b: Any) -> bool:

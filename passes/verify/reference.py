@@ -98,6 +98,12 @@ class Reference:
             return quality.error
         return quality.plain_error if self.drawn else quality.error
 
+    def apart(self, model: Model) -> float:
+        """error^2 of a model as it is written, or what parts of an output lose, if more."""
+        session = open_session(model, self.threads, optimize=False)
+        quality = self.judged(session.run_all(self.feeds))
+        return max(self.error(quality) ** 2, quality.lost)
+
     def drop(self, quality: Quality) -> float:
         """How much the metric fell; 0 where there is none."""
         if self.score is None or quality.score is None:

@@ -19,7 +19,6 @@ from onnx_compress.ir.runtime.watch import Tap, Watch
 from onnx_compress.ir.weights import Use
 from onnx_compress.ir.weights.forms.static import BIAS, coded_bias
 from onnx_compress.passes.base import Context
-from onnx_compress.passes.quant.static.channels import apart
 from onnx_compress.passes.verify import Reference
 
 _HELD = 4  # samples that the outputs are compared on
@@ -49,11 +48,11 @@ def correct_if_nearer(
     """
     held = context.fit[-_HELD:]
     reference = Reference(open_session(original.model, 2, optimize=False), held)
-    before = apart(reference, model)
+    before = reference.apart(model)
     biases = [value for use in uses if (value := coded_bias(use.node)) is not None]
     kept = [(value, model.constant(value)) for value in biases]
     correct_means(model, original, uses, context)
-    if apart(reference, model) <= before:
+    if reference.apart(model) <= before:
         return True
     for value, array in kept:
         if array is not None:

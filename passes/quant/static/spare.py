@@ -18,7 +18,6 @@ from onnx_compress.ir.weights.forms import READERS
 from onnx_compress.kernels.affine import dequantize, quantize, symmetric_scale
 from onnx_compress.passes.logits import give_logits
 from onnx_compress.passes.quant.halves import Part, looked_into
-from onnx_compress.passes.quant.static.channels import apart
 from onnx_compress.passes.quant.static.ranges import Step
 from onnx_compress.passes.quant.static.units import Unit
 from onnx_compress.passes.verify import Reference
@@ -86,7 +85,7 @@ class Sensitivity:
                 end = twins[unit.tail[-1] if unit.tail else unit.node].output
                 _let_all_read(trial, end, _in_bytes(trial, end, self.steps[value]))
         give_logits(trial)
-        return apart(self.reference, trial)
+        return self.reference.apart(trial)
 
     def _round(self, trial: Model, unit: Unit, node: Node) -> None:
         if unit.weight is None or unit.otherwise == "dynamic":
