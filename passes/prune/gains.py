@@ -3,8 +3,8 @@
     x -> x * m + c        m = 0, c = E[x] on some channels of a group; what changes at the outputs
 
 The gain of a group is the relative squared error of the worst output, or what its parts lose on
-average (`Quality`), over the loss that the consumers of the group have by it. Losses times gains can
-be compared across a model.
+average (`Quality`), over the loss that the consumers of the group have by it. Losses times gains
+can be compared across a model.
 """
 
 from collections.abc import Sequence
