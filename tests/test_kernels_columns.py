@@ -78,3 +78,17 @@ def test_one_run_of_columns_never_adds_to_the_loss(masked, seed):
 def loss(aim, value, h):
     off = (aim - value).astype(np.float64)
     return float((off * (h.astype(np.float64) @ off)).sum())
+
+
+def test_pairs_that_are_kept_out_of_saturation_may_have_a_mask():
+    weight, moment = problem((1, 6, 8), 3)
+    grid = min_max(weight, 8, 0, symmetric=True)
+    kept = np.random.default_rng(3).random(weight.shape) < 0.5
+    partner = np.array([1, 0, 3, 2, 5, 4, -1, -1])
+    codes, found = descend(weight, moment, grid, kept=kept, partner=partner)
+    decoded = found.decode(codes)
+    assert not decoded[~kept].any()
+    signed = codes - grid.spread(grid.zero)
+    first, second = signed[..., [0, 2, 4]], signed[..., [1, 3, 5]]
+    same = first * second > 0
+    assert (np.abs(first + second)[same] <= 128).all()

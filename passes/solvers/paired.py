@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_compress.passes.solvers.levels import Affine, one_by_one
+from onnx_compress.passes.solvers.levels import Affine, Masked, one_by_one
 
 Array = npt.NDArray[Any]
 TOP, MOST = 127, 128  # of a code, and of two of one sign
@@ -73,7 +73,6 @@ class Paired(Affine):
     def descend(
         self, start: int, value: Array, gradient: Array, h: Array, kept: Array | None = None
     ) -> Array:
-        """As `one_by_one`. Raises ValueError for a mask."""
-        if kept is not None:
-            raise ValueError("pairs know no mask")
-        return one_by_one(self, start, value, gradient, h)
+        """As `one_by_one`."""
+        levels = self if kept is None else Masked(self, kept)
+        return one_by_one(levels, start, value, gradient, h)

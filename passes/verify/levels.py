@@ -95,7 +95,12 @@ class Subject:
         """Against the base that fits better."""
         progress(stored.LEVEL, 0, 0)
         found: list[tuple[StoredWeights, Model]] = []
+        tried: list[frozenset[tuple[str, ...]]] = []
         for base in self.bases[::-1]:
+            weights = _weights(base)
+            if weights in tried:  # cleaning up changed none
+                continue
+            tried.append(weights)
             one = stored.stored(base, self.compressed, _about(progress, "weights"))
             found.append((one, base))
             if _near(one):
@@ -123,6 +128,16 @@ class Subject:
     ) -> Contributions:
         told = _about(progress, "layers")
         return layers.contributions(base, kept.pairs, self.reference, macs, told)
+
+
+def _weights(model: Model) -> frozenset[tuple[str, ...]]:
+    """Where the bytes of large tensors lie: copies of a model share them."""
+    return frozenset(
+        tuple(entry.value for entry in tensor.external_data)
+        for graph in model.graphs()
+        for _, tensor in model.stored(graph)
+        if tensor.external_data
+    )
 
 
 def _near(found: StoredWeights) -> bool:
