@@ -13,6 +13,7 @@ from onnx_compress.cli import main
 from onnx_compress.ir.errors import CalibrationError, OptionError
 from onnx_compress.ir.graph import files, to_proto
 from onnx_compress.passes import Event
+from onnx_compress.passes.quant import Quant
 
 from graphs import array, parsed
 
@@ -198,3 +199,16 @@ def test_the_weight_that_was_spoilt_adds_most_to_the_error(monkeypatch):
     table = verify(original, spoilt).levels.layers
     assert (table.method, table.table[0].weight) == ("first order", "v")
     assert table.table[0].share > 0.9
+
+
+def test_small_weights_are_compared_with_the_original_too_where_cleaning_up_changed_them():
+    text = """(float[1,10,8,8] x) => (float y) {
+        a = Conv(x, w) y = BatchNormalization(a, scale, bias, mean, var) }"""
+    scale = np.linspace(0.05, 20, 10, dtype=np.float32)
+    rest = {name: array(10) for name in ("bias", "mean")}
+    proto = parsed(text, w=array(10, 10, 3, 3), scale=scale, var=np.ones(10, "f"), **rest)
+    small = Quant(bits=8)(proto)  # of 3.6 kB, as it stands before BatchNormalization
+    found = verify(proto, small)
+    assert found.verdict == "sound"
+    assert found.levels.stored.weights
+    assert all(weight.error < 0.02 for weight in found.levels.stored.weights)

@@ -21,10 +21,9 @@ from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.passes.prune.consumers import Consumer
 from onnx_compress.passes.prune.importance import Ranking
 from onnx_compress.passes.statistics.covariance import Covariances
-from onnx_compress.passes.verify.quality import Tally
+from onnx_compress.passes.verify.quality import WIDEST, Tally
 
 _SAMPLES = 3
-_LARGE = 1 << 20  # numbers of an output whose channels are not looked at one by one
 _SHARE = 0.25  # of a group, for the experiment
 _LEAST = 1e-4  # of the largest gain; a measured one may be nothing by chance
 
@@ -154,29 +153,14 @@ class _Output:
             return None
         count = sum(array.size for array in arrays)
         mean = sum(float(array.sum(dtype=np.float64)) for array in arrays) / max(count, 1)
-        power = sum(_square(np.subtract(a, mean, dtype=np.float64)) for a in arrays)
+        power = sum(float(((a.astype(np.float64) - mean) ** 2).sum()) for a in arrays)
         return _Output(arrays, power)
 
     def error(self, runs: Sequence[Any]) -> float:
-        """Relative squared error, or what parts lose if that is more; 0 of nothing to compare.
-
-        Of large outputs the first.
-        """
-        pairs = [(a, np.asarray(b)) for a, b in zip(self.runs, runs, strict=True)]
-        if any(a.shape != b.shape for a, b in pairs):
+        """Relative squared error, or what parts lose if that is more; 0 of nothing to compare."""
+        tally = Tally("", widest=WIDEST)
+        for one, other in zip(self.runs, runs, strict=True):
+            tally.add(one, other)
+        if tally.broken:
             return 0.0
-        found = sum(_square(np.subtract(b, a, dtype=np.float64)) for a, b in pairs)
-        if not np.isfinite(found):
-            return 0.0
-        lost = 0.0
-        if max(a.size for a, _ in pairs) <= _LARGE:
-            tally = Tally("")
-            for a, b in pairs:
-                tally.add(a, b)
-            lost = tally.result().lost
-        return max(found / max(self.power, 1e-30), lost)
-
-
-def _square(array: Array) -> float:
-    flat = array.reshape(-1)
-    return float(np.vdot(flat, flat))
+        return max(tally.noise / max(self.power, 1e-30), tally.result().lost)

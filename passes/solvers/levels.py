@@ -10,7 +10,7 @@ All arrays are turned, [B, K, R] and [B, G, R], single precision, and changed in
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -50,8 +50,12 @@ def one_by_one(levels: Nearest, start: int, value: Array, gradient: Array, h: Ar
 
 @dataclass
 class Affine:
-    """`scale`, `zero`: [B, G, R]; `top`: the largest code; `group`: columns of a group."""
+    """`scale`, `zero`: [B, G, R]; `top`: the largest code; `group`: columns of a group.
 
+    `compiled`: whether there is a kernel that knows its levels.
+    """
+
+    compiled: ClassVar[bool] = True
     scale: Array
     zero: Array
     top: int
@@ -67,10 +71,9 @@ class Affine:
         self, start: int, value: Array, gradient: Array, h: Array, kept: Array | None = None
     ) -> Array:
         """As `one_by_one`, the same bits. `kept` [B, K, R]: a number is zero where it is False."""
-        if value.size < _MANY:
-            return one_by_one(
-                self if kept is None else Masked(self, kept), start, value, gradient, h
-            )
+        if value.size < _MANY or not self.compiled:
+            levels = self if kept is None else Masked(self, kept)
+            return one_by_one(levels, start, value, gradient, h)
         parts = self.scale, self.zero, self.group, self.top
         return columns.descend(value, start, gradient, h, *parts, kept)
 

@@ -10,12 +10,12 @@ one sign are rare. So 8 bits are used, a little narrower for rows that have such
 """
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from onnx_compress.passes.solvers.levels import Affine, Masked, one_by_one
+from onnx_compress.passes.solvers.levels import Affine
 
 Array = npt.NDArray[Any]
 TOP, MOST = 127, 128  # of a code, and of two of one sign
@@ -55,6 +55,7 @@ def _ends(partner: Array) -> tuple[Array, Array]:
 class Paired(Affine):
     """Levels -127 to 127 around `zero`; `value`: [B, K, R], the numbers as they are changed."""
 
+    compiled: ClassVar[bool] = False  # each column hangs on what its partner is
     partner: Array = field(default_factory=lambda: np.zeros(0, np.intp))
     now: Array = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
 
@@ -69,10 +70,3 @@ class Paired(Affine):
             low = np.maximum(low, -MOST - np.minimum(beside, 0))
             high = np.minimum(high, MOST - np.maximum(beside, 0))
         return np.asarray(scale * np.clip(codes, low, high), np.float32)
-
-    def descend(
-        self, start: int, value: Array, gradient: Array, h: Array, kept: Array | None = None
-    ) -> Array:
-        """As `one_by_one`."""
-        levels = self if kept is None else Masked(self, kept)
-        return one_by_one(levels, start, value, gradient, h)

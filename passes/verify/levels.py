@@ -12,6 +12,8 @@ from typing import TypeVar
 from onnx_compress.ir.analysis import Cost, Shapes, cost
 from onnx_compress.ir.errors import CancelledError, CompressError, OutputError, TooLongError
 from onnx_compress.ir.graph import Model
+from onnx_compress.ir.graph.elements import type_name
+from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.runtime import fits
 from onnx_compress.ir.runtime.optimized import Optimized, optimized
 from onnx_compress.ir.runtime.watch import Watch
@@ -95,7 +97,7 @@ class Subject:
         """Against the base that fits better."""
         progress(stored.LEVEL, 0, 0)
         found: list[tuple[StoredWeights, Model]] = []
-        tried: list[frozenset[tuple[str, ...]]] = []
+        tried: list[frozenset[bytes]] = []
         for base in self.bases[::-1]:
             weights = _weights(base)
             if weights in tried:  # cleaning up changed none
@@ -130,14 +132,14 @@ class Subject:
         return layers.contributions(base, kept.pairs, self.reference, macs, told)
 
 
-def _weights(model: Model) -> frozenset[tuple[str, ...]]:
-    """Where the bytes of large tensors lie: copies of a model share them."""
-    return frozenset(
-        tuple(entry.value for entry in tensor.external_data)
-        for graph in model.graphs()
-        for _, tensor in model.stored(graph)
-        if tensor.external_data
-    )
+def _weights(model: Model) -> frozenset[bytes]:
+    """The stored floats, whatever they are called; copies of a model share bytes of large ones."""
+    found = set()
+    for graph in model.graphs():
+        for _, tensor in model.stored(graph):
+            if type_name(tensor.data_type).endswith(("FLOAT", "FLOAT16", "DOUBLE")):
+                found.add(without(tensor, {"name", "doc_string"}).SerializeToString())
+    return frozenset(found)
 
 
 def _near(found: StoredWeights) -> bool:

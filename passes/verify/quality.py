@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 MAX_DB = 200.0  # stands for equal outputs
-_MOST, _LEAST = 256, 64  # channels, and numbers of each, that tell what is lost of them
+WIDEST, _LEAST = 256, 64  # channels, and numbers of each, that tell what is lost of them
 _GAP = 30.0  # between the deviations of channels of two parts
 _HIDDEN = 0.5  # of what parts lose: those that say little count as much as others
 
@@ -76,9 +76,10 @@ class Quality:
 
 @dataclass
 class Tally:
-    """Sums over samples for one output."""
+    """Sums over samples for one output. `widest`: axes with more channels are left out."""
 
     name: str
+    widest: float = float("inf")
     signal: float = 0.0
     noise: float = 0.0
     elements: int = 0
@@ -120,7 +121,7 @@ class Tally:
             self.axes = {
                 axis: [np.zeros(size) for _ in range(3)] + [np.zeros(1)]
                 for axis, size in enumerate(r.shape)
-                if axis > 0
+                if axis > 0 and size <= self.widest
             }
         for axis in list(self.axes):
             sums = self.axes[axis]
@@ -159,7 +160,7 @@ def _centred(sums: list[Array]) -> float | None:
 def _lost(sums: list[Array]) -> float:
     """Of each part of like channels what it loses, on average."""
     variance, lively = _variance(sums)
-    if not 1 < len(variance) <= _MOST or sums[3][0] < _LEAST or not lively.any():
+    if not 1 < len(variance) <= WIDEST or sums[3][0] < _LEAST or not lively.any():
         return 0.0
     order = np.argsort(-variance[lively], kind="stable")
     squares, noise = variance[lively][order], sums[2][lively][order]
