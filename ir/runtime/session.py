@@ -80,12 +80,14 @@ class Session:
         mapped: bool = False,
         intra: int = 1,
         optimized: Path | None = None,
+        spin: bool = True,
     ) -> None:
         """Load a model. Raises InvalidError with the runtime's own words.
 
         `threads`: how many samples are run at a time, each in one thread, so that sums do not
         depend on it. `profile`: a folder to write what is run to, see `executed`. `mapped`: leave
-        external data in their file, as they are. `intra`: threads for one run, to be timed.
+        external data in their file, as they are. `intra`: threads for one run; `spin`: whether
+        they look for work all the time, as users have it, which takes it from what else runs.
         `optimized`: a file to write what the runtime makes of the model to.
         """
         import onnxruntime
@@ -94,6 +96,8 @@ class Session:
         options.intra_op_num_threads = intra
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        if not spin:
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = False  # the arena keeps the peak of loading for ever
         if not optimize or mapped:
             level = onnxruntime.GraphOptimizationLevel

@@ -9,6 +9,7 @@ one channel among others, or in single numbers.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from onnx_compress.passes.verify.finding import Finding, Severity
 from onnx_compress.passes.verify.pairs import Pair, expected, pairs
 
 LEVEL = "stored"
+_AT_ONCE = 2  # weights that are looked at, each of which takes five times its memory
 _WEIGHT, _CHANNEL, _NUMBER = 1.0, 1.0, 8.0  # steps that are fine in any model
 _NUMBER_AT_LEAST = 2.5  # of few levels, of which that is most
 _TIMES_WEIGHT, _TIMES_CHANNEL, _TIMES_NUMBER = 4.0, 6.0, 12.0  # of what is usual there
@@ -75,13 +77,14 @@ def stored(
     sure = known and not {"", digests.KEY} & set(changed)  # what was changed has a name
     found, rest = pairs(effective(original), effective(compressed))
     looks: list[_Look] = []
-    for done, pair in enumerate(found):
-        look = _look(pair, explain=not sure)
-        if look is not None:
-            looks.append(look)
-        else:
-            rest.append(pair.compressed)
-        progress(done + 1, len(found))
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        looked = pool.map(lambda pair: _look(pair, explain=not sure), found)
+        for done, (pair, look) in enumerate(zip(found, looked, strict=True)):
+            if look is not None:
+                looks.append(look)
+            else:
+                rest.append(pair.compressed)
+            progress(done + 1, len(found))
     usual = _low([look.rms for look in looks if look.rms is not None])
     findings = [_changed(name, compressed) for name in changed if name]
     for look in looks:
@@ -141,6 +144,7 @@ class _Look:
         return ""
 
 
+@np.errstate(all="ignore")  # threads have settings of their own
 def _look(pair: Pair, explain: bool) -> _Look | None:
     """`explain`: also what stands out, which takes most of the time."""
     want, got = expected(pair), pair.compressed.numbers()

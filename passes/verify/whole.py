@@ -79,7 +79,7 @@ def compared(
     several = max(os.cpu_count() or 1, 2)
     if fits(model):
         settings.append(Setting(True, several))
-        sessions.append(Session(file, intra=several))
+        sessions.append(Session(file, intra=several, spin=False))
     sums = [[Agreeing(name) for name in reference.names] for _ in sessions]
     runs = [session.run_all(reference.feeds) for session in sessions]
     judged = [at for at, name in enumerate(reference.names) if name not in reference.unjudged]
