@@ -18,6 +18,7 @@ from onnx_compress import calibration as data
 from onnx_compress.ir.errors import InvalidError, OptionError
 from onnx_compress.ir.graph import Model, clone, kinds
 from onnx_compress.ir.runtime import Feed, Runner, limits, open_session, versions
+from onnx_compress.kernels.machine.compiled import prepare
 from onnx_compress.passes import Context, Event, Pipeline
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.base import ignore
@@ -120,6 +121,7 @@ def _verified(
     emit: Callable[[Event], None],
 ) -> Verification:
     start = time.perf_counter()
+    prepare()  # while the original runs
     emit(Event("stage", "original"))
     before, _ = kinds.read(original)
     after, path = kinds.read(compressed)

@@ -71,6 +71,20 @@ class Kernel:
         return dispatcher
 
 
+def prepare() -> threading.Thread:
+    """Load what compiles, on another thread: half a second that others may use. Idempotent."""
+    thread = threading.Thread(target=_load, name="onnx-compress-kernels", daemon=True)
+    thread.start()
+    return thread
+
+
+def _load() -> None:
+    with _compiling:
+        from numba.core.registry import cpu_target
+
+        cpu_target.target_context.refresh()
+
+
 def kernel(writes: tuple[str, ...]) -> Callable[[Callable[..., None]], Kernel]:
     """Decorate a function of arrays as a Kernel that writes to `writes`."""
     return lambda function: Kernel(function, writes)
