@@ -7,7 +7,7 @@ from onnx import ModelProto
 from onnx_compress import compress
 from onnx_compress.ir.graph import Model, kinds
 from onnx_compress.ir.weights import find_weights
-from onnx_compress.passes.quant.fragile import fragile
+from onnx_compress.passes.quant.fragile import _Rounded, fragile
 
 from models_by_text import build, draw
 
@@ -69,3 +69,19 @@ def test_keep_of_the_user_is_kept():
     result = compress(proto, passes, calibration=feeds, max_error=ALLOWED, measure=False)
     assert "'first': 16" in result.report.stages[-1].name
     assert "'second': 16" in result.report.stages[-1].name
+
+
+def test_an_error_that_is_spread_is_given_up_after_a_few_looks(monkeypatch):
+    names = [f"w{number}" for number in range(32)]
+    parts = "".join(f"m{name} = MatMul (x, {name})\n" for name in names)
+    made = ", ".join(f"m{name}" for name in names)
+    text = f"g (float[?,16] x) => (float[?,?] y) {{ {parts} y = Sum ({made}) }}"
+    model: Model = kinds.read(build(text, **{name: draw(16, 16) for name in names}))[0]
+    looks: list[int] = []
+    square = _Rounded.square
+    monkeypatch.setattr(
+        _Rounded, "square", lambda self, weights: looks.append(1) or square(self, weights)
+    )
+    feeds = [{"x": draw(4, 16).astype(np.float32)} for _ in range(4)]
+    assert fragile(model, list(find_weights(model)), feeds, 1e-3) == []
+    assert len(looks) <= 15

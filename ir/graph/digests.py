@@ -1,12 +1,13 @@
 """SHA-256 of stored tensors: kept in a file's metadata, they tell what was changed afterwards.
 
-    metadata_props["onnx_compress.sha256"] = {"/encoder/w": "n4bQgYhM...", ..., "": "47DEQpj8..."}
+    metadata_props["onnx_compress.sha256"] = {"/encoder/w": "n4bQgYhM...", "": "47DEQ... n4b"}
 
 in base64 without padding. Each tensor of a kilobyte or more has its own, over `TYPE d0,d1,...` and
 a line feed, then its little-endian bytes as in `raw_data` (each string behind its
 length in eight bytes; of a sparse tensor values, then indices). All smaller ones together have one,
-under the empty name. Tensors in bodies are called node/attribute/name, those of functions
-domain:function:overload/name.
+under the empty name, and behind a space the first three characters of each one's own, in the order
+of their names: enough to tell which it was. Tensors in bodies are called node/attribute/name, those
+of functions domain:function:overload/name.
 """
 
 import base64
@@ -27,6 +28,7 @@ from onnx_compress.ir.graph.wire import reference
 
 KEY = "onnx_compress.sha256"
 _NAMED = 1024  # bytes of a tensor that has a digest of its own
+_MARK = 3  # characters of the digest of a smaller one
 
 
 def digest(tensor: Tensor, storage: Storage) -> str:
@@ -57,19 +59,28 @@ def _chunks(tensor: Tensor, storage: Storage) -> Iterator[bytes | memoryview]:
 
 def digests(model: Document) -> dict[str, str]:
     """Of all tensors of a model."""
+    found, small = _apart(model)
+    lines = "".join(f"{name}\n{text}\n" for name, text in small)
+    marks = "".join(text[:_MARK] for _, text in small)
+    return {**found, "": f"{_text(hashlib.sha256(lines.encode()).digest())} {marks}"}
+
+
+def _apart(model: Document) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Those of tensors that have one of their own in a file, and those of the others by name."""
     found: dict[str, str] = {}
-    small = hashlib.sha256()
+    small: list[tuple[str, str]] = []
     stored = list(_stored(model, model.graph, ""))
     for function in model.functions:
         shell = function.proto
         path = f"{shell.domain}:{shell.name}:{shell.overload}/"
         stored += _stored(model, function, path)
     for name, tensor in sorted(stored, key=lambda entry: entry[0]):
+        text = digest(tensor, model.storage)
         if elements.nbytes(tensor) >= _NAMED:
-            found[name] = digest(tensor, model.storage)
+            found[name] = text
         else:
-            small.update(f"{name}\n{digest(tensor, model.storage)}\n".encode())
-    return {**found, "": _text(small.digest())}
+            small.append((name, text))
+    return found, small
 
 
 def whole(model: Document) -> str:
@@ -107,4 +118,22 @@ def changed(model: Document) -> list[str]:
     if not known:
         return []
     now = digests(model)
-    return sorted(name for name in {*known, *now} if known.get(name) != now.get(name))
+    names = {name for name in {*known, *now} if known.get(name) != now.get(name)}
+    if "" in names:
+        names = names - {""} | _changed_small(str(known.get("", "")), now[""], model)
+    return sorted(names)
+
+
+def _changed_small(known: str, now: str, model: Document) -> set[str]:
+    """Which of the small ones it was; "" where their marks do not tell."""
+    (sure, _, before), (same, _, after) = known.partition(" "), now.partition(" ")
+    if len(before) != len(after):  # one more, one less, or a file that has no marks
+        return set() if sure == same else {""}
+    differ = [one != other for one, other in zip(_marks(before), _marks(after), strict=True)]
+    names = [name for name, _ in _apart(model)[1]]
+    found = {name for name, off in zip(names, differ, strict=True) if off}
+    return found or ({""} if sure != same else set())
+
+
+def _marks(text: str) -> list[str]:
+    return [text[at : at + _MARK] for at in range(0, len(text), _MARK)]

@@ -7,6 +7,8 @@ Measured at the outputs, before a Softmax, with codes rounded to nearest.
 """
 
 from collections.abc import Sequence
+from heapq import heappop, heappush
+from itertools import count
 
 from onnx_compress.ir.graph import Model, clone
 from onnx_compress.ir.graph.patterns import No
@@ -14,11 +16,10 @@ from onnx_compress.ir.runtime import Feed, open_session
 from onnx_compress.ir.weights import Weight, find_weights
 from onnx_compress.ir.weights.forms import Dense, affine
 from onnx_compress.passes.logits import give_logits
-from onnx_compress.passes.quant.halves import Part, looked_into
 from onnx_compress.passes.quant.rounding import round_to_nearest
 from onnx_compress.passes.verify import Reference
 
-_LOOK = 0.02  # of the error^2, below which a half is not looked into
+_FEW = 6  # weights of which the worst makes at least its part of what is too much
 _MOST = 0.5  # of the bytes of all; where more is fragile, all had better have 16 bits
 
 
@@ -27,25 +28,30 @@ def fragile(
 ) -> list[Weight]:
     """Those without which the error of eight bits is within `allowed`, the worst first.
 
-    None where it is so with them, where they are half of the model, or where nothing can be told.
+    None where it is so with them, where they are half of the model, where the error is spread over
+    more than a few, or where nothing can be told. The half that makes more of the error is looked
+    into first, so that a spread error is found out after a few looks.
     """
     rounded = _Rounded(model, feeds)
-    total = rounded.square(weights)
-    if not allowed**2 < total < float("inf"):
+    left = rounded.square(weights)
+    if not allowed**2 < left < float("inf"):
         return []
     found: list[Weight] = []
-    parts: list[Part[Weight]] = [(list(weights), total)]
-    while total > allowed**2:
-        parts = looked_into(rounded.square, parts, _LOOK * total)
-        parts.sort(key=lambda part: part[1])
-        taken: list[Weight] = []
-        while parts and len(parts[-1][0]) == 1 and sum(s for _, s in parts) > allowed**2:
-            taken += parts.pop()[0]
-        found += taken
-        if not (taken and parts) or _bytes(found) > _MOST * _bytes(weights):
+    number = count()  # of two halves that are alike, the first one
+    parts = [(-left, next(number), list(weights))]
+    while parts and left > allowed**2:
+        square, _, part = heappop(parts)
+        if -square * _FEW < left - allowed**2:
             return []
-        total = rounded.square([weight for part, _ in parts for weight in part])
-    return found
+        if len(part) > 1:
+            for side in (part[: len(part) // 2], part[len(part) // 2 :]):
+                heappush(parts, (-rounded.square(side), next(number), side))
+            continue
+        found += part
+        if _bytes(found) > _MOST * _bytes(weights):
+            return []
+        left = rounded.square([weight for _, _, rest in parts for weight in rest])
+    return found if left <= allowed**2 else []
 
 
 def _bytes(weights: Sequence[Weight]) -> int:

@@ -92,7 +92,7 @@ def stored(
         if text:
             findings.append(Finding(LEVEL, Severity.SUSPECT, look.pair.compressed.name, text))
     if "" in changed and not any(f.severity == Severity.SUSPECT for f in findings):
-        text = "one of the tensors below a kilobyte was changed after it was written"
+        text = "tensors below a kilobyte are not those that were written"
         findings.append(Finding(LEVEL, Severity.WRONG, "", text))
     checks = tuple(
         WeightCheck(look.pair.name, look.pair.compressed.name, look.operator, look.error, look.rms)
@@ -112,7 +112,7 @@ def _changed(name: str, model: Model) -> Finding:
         node.name
         for graph in model.graphs()
         for value, _ in model.stored(graph)
-        if value.name == name
+        if value.name == name or name.endswith(f"/{value.name}")  # in a body
         for node in value.consumers[:1]
     ]
     text = f"was changed after it was written, by its SHA-256 (read by {readers[0]})"
