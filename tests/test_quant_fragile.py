@@ -84,4 +84,4 @@ def test_an_error_that_is_spread_is_given_up_after_a_few_looks(monkeypatch):
     )
     feeds = [{"x": draw(4, 16).astype(np.float32)} for _ in range(4)]
     assert fragile(model, list(find_weights(model)), feeds, 1e-3) == []
-    assert len(looks) <= 15
+    assert len(looks) <= 20  # of 63
