@@ -76,13 +76,14 @@ def test_the_command_names_the_folder_where_an_input_has_no_file(tmp_path, capsy
     assert "'z'" in error
 
 
-def test_a_sample_that_the_model_refuses_is_named_by_its_place_in_the_data(tmp_path, capsys):
-    """Not by its place among those that are judged."""
+@pytest.mark.parametrize("at", range(4))
+def test_a_sample_that_the_model_refuses_is_named_by_its_place_in_the_data(tmp_path, capsys, at):
+    """Not by its place among those that are judged, or fitted to."""
     proto, _ = embedding()
     numbers = np.zeros((8, 3, 5), "int64")
-    numbers[5] = 200  # the table has 200 rows
+    numbers[at] = 200  # the table has 200 rows
     error, _ = command(tmp_path, proto, put(tmp_path / "data", a={"i": numbers}), capsys)
-    assert "sample 5" in error
+    assert f"sample {at}" in error
 
 
 def test_one_sample_in_all_files_is_too_few(tmp_path, capsys):

@@ -60,7 +60,6 @@ def test_labels_of_all_files_stay_with_their_samples(tmp_path):
     a, b = ({"x": ROWS[:3], "__labels__": [7, 8, 9]}, {"x": ROWS[3:5], "__labels__": [0, -1]})
     samples = calibration.read(put(tmp_path, a=a, b=b), [X])
     assert samples.labels == [7, 8, 9, 0, -1]
-    assert samples.every_second(1).labels == [8, 0]
     assert rows(tmp_path) == [0, 1, 2, 3, 4]
 
 

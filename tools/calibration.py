@@ -4,6 +4,7 @@
                               image [N, 1, 3, 224, 224] sample i is image[i]
        or, where shapes vary: image/0, image/1, ...
        __labels__ [N]         the right classes, for accuracy before and after
+       __fit__ [N]            1 for samples to fit on, 0 for those to judge on; drawn without
 .npy   the same, for a model with one input
 folder of these, in the order of their names; or of one .npy for each input, named after it
 
@@ -21,23 +22,57 @@ import numpy as np
 from onnx_compress.ir.errors import CalibrationError
 from onnx_compress.ir.runtime import Feed, Port
 
-LABELS = "__labels__"
+LABELS, FIT = "__labels__", "__fit__"
 _KINDS = "calibration data are .npz or .npy files of arrays named as the inputs, or a folder"
+_BESIDE = {LABELS: "label", FIT: "number"}  # what is said of each sample
 Source = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs one by one, and their labels if there are any. `numbers`: what errors call them."""
+    """Inputs one by one, and what was said of each. `numbers`: what errors call them."""
 
     feeds: Sequence[Feed]
     labels: Sequence[int] | None = None
     numbers: Sequence[int] = ()
+    fit: Sequence[int] | None = None
 
-    def every_second(self, start: int) -> "Samples":
-        """Samples start, start + 2, ...: those to fit on are the even ones, to judge the odd."""
-        labels = self.labels[start::2] if self.labels is not None else None
-        return Samples(self.feeds[start::2], labels, range(start, len(self.feeds), 2))
+    def halves(self) -> "tuple[Samples, Samples]":
+        """To fit on, and to judge on. Raises CalibrationError where either has none.
+
+        Of two neighbours one goes to each, by a fixed draw: neither data in order of their classes
+        nor kinds that alternate leave a half without what the other has.
+        """
+        count = len(self.feeds)
+        told = self.fit if self.fit is not None else _drawn(count)
+        fit, judge = ([at for at in range(count) if bool(told[at]) == want] for want in (1, 0))
+        if not fit or not judge:
+            what = (
+                "one sample only" if count == 1 else f"no sample to {'judge' if fit else 'fit'} on"
+            )
+            raise CalibrationError(what, "give one to fit and one to judge, at least")
+        return self._some(fit), self._some(judge)
+
+    def _some(self, chosen: Sequence[int]) -> "Samples":
+        labels = [self.labels[at] for at in chosen] if self.labels is not None else None
+        return Samples([self.feeds[at] for at in chosen], labels, chosen)
+
+
+def some(count: int, most: int) -> list[int]:
+    """Numbers of `most` samples of `count`: one from each stretch, by a fixed draw."""
+    if count <= most:
+        return list(range(count))
+    edges = np.arange(most + 1) * count // most
+    return [int(at) for at in np.random.default_rng(0).integers(edges[:-1], edges[1:])]
+
+
+def _drawn(count: int) -> list[int]:
+    """Of each two in turn, one is 1; of as many it is the first as it is the second."""
+    firsts = np.random.default_rng(0).permutation(np.arange(-(-count // 2)) % 2 == 0)
+    told = np.stack([firsts, ~firsts], 1).reshape(-1)[:count]
+    if count % 2:
+        told[-1] = True
+    return [int(one) for one in told]
 
 
 def read(source: Source, ports: Sequence[Port]) -> Samples:
@@ -51,13 +86,12 @@ def read(source: Source, ports: Sequence[Port]) -> Samples:
 
 
 def _stacked(arrays: Mapping[str, Any], ports: Sequence[Port]) -> Samples:
-    labels = arrays.get(LABELS)
-    given = {name: _plain(array, name) for name, array in arrays.items() if name != LABELS}
-    samples = Samples(_split(given, ports), None if labels is None else _labels(labels))
-    if samples.labels is not None and len(samples.labels) != len(samples.feeds):
-        counts = f"{len(samples.labels)} labels for {len(samples.feeds)} samples"
-        raise CalibrationError(counts, "give one label for each sample", LABELS)
-    return _checked(samples, ports)
+    given = {name: _plain(array, name) for name, array in arrays.items() if name not in _BESIDE}
+    feeds = _split(given, ports)
+    labels, fit = (
+        _numbers(arrays[name], name, len(feeds)) if name in arrays else None for name in _BESIDE
+    )
+    return _checked(Samples(feeds, labels, fit=fit), ports)
 
 
 def _folder(folder: Path, ports: Sequence[Port]) -> Samples:
@@ -65,18 +99,27 @@ def _folder(folder: Path, ports: Sequence[Port]) -> Samples:
     paths = sorted(path for path in folder.iterdir() if path.suffix in (".npz", ".npy"))
     if not paths:
         raise CalibrationError("no .npz or .npy files in it", _KINDS, str(folder))
-    named = {port.name for port in ports} | {LABELS}
+    named = {port.name for port in ports} | set(_BESIDE)
     if all(path.suffix == ".npy" and path.stem in named for path in paths):
         arrays = {path.stem: _array(path) for path in paths}
         return _named(lambda: _stacked(arrays, ports), folder)
     parts = [_named(partial(_one, path, ports), path) for path in paths]
-    labelled = [path.name for path, part in zip(paths, parts, strict=True) if part.labels]
-    if labelled and len(labelled) < len(parts):
-        hint = "give labels in all files or in none"
-        raise CalibrationError(f"labels in {labelled[0]} but not in all files", hint, str(folder))
     feeds = [feed for part in parts for feed in part.feeds]
-    labels = [label for part in parts for label in part.labels or ()]
-    return Samples(feeds, labels if labelled else None)
+    files = [path.name for path in paths]
+    labels = _joined([part.labels for part in parts], files, "labels", folder)
+    fit = _joined([part.fit for part in parts], files, FIT, folder)
+    return Samples(feeds, labels, fit=fit)
+
+
+def _joined(
+    parts: Sequence[Sequence[int] | None], files: Sequence[str], what: str, folder: Path
+) -> list[int] | None:
+    """Of all files, or None. Raises CalibrationError where some have it."""
+    having = [file for file, part in zip(files, parts, strict=True) if part is not None]
+    if having and len(having) < len(parts):
+        hint = f"give {what} in all files or in none"
+        raise CalibrationError(f"{what} in {having[0]} but not in all files", hint, str(folder))
+    return [number for part in parts for number in part or ()] if having else None
 
 
 def _one(path: Path, ports: Sequence[Port]) -> Samples:
@@ -145,12 +188,17 @@ def _array(path: Path) -> Any:
         raise CalibrationError(f"cannot be read: {what}", _KINDS, str(path)) from None
 
 
-def _labels(labels: Any) -> list[int]:
-    array = np.asarray(labels)
-    if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
-        hint = "labels are whole numbers, one for each sample"
-        raise CalibrationError(f"labels of {array.dtype} {list(array.shape)}", hint, LABELS)
-    return [int(label) for label in array]
+def _numbers(given: Any, name: str, count: int) -> list[int]:
+    """What is said of each sample: a label, or whether to fit on it."""
+    array, kind = np.asarray(given), _BESIDE[name]
+    whole = np.issubdtype(array.dtype, np.integer) or (name == FIT and array.dtype == bool)
+    if array.ndim != 1 or not whole:
+        hint = f"{kind}s are whole numbers, one for each sample"
+        raise CalibrationError(f"{kind}s of {array.dtype} {list(array.shape)}", hint, name)
+    if len(array) != count:
+        counts = f"{len(array)} {kind}s for {count} samples"
+        raise CalibrationError(counts, f"give one {kind} for each sample", name)
+    return [int(number) for number in array]
 
 
 def _split(given: Mapping[str, Any], ports: Sequence[Port]) -> list[Feed]:

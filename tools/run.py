@@ -13,7 +13,14 @@ from onnx_compress import calibration as data
 from onnx_compress import remarks
 from onnx_compress.finish import Checked, Finish, Refused
 from onnx_compress.ir.analysis import Shapes, cost
-from onnx_compress.ir.errors import CalibrationError, OptionError, OutputError, QualityError
+from onnx_compress.ir.errors import (
+    CalibrationError,
+    InvalidError,
+    OptionError,
+    OutputError,
+    PassError,
+    QualityError,
+)
 from onnx_compress.ir.graph import Model, clone, digests, files, kinds
 from onnx_compress.ir.runtime import Feed, Runner, open_session, versions
 from onnx_compress.passes import Context, Event, Outcome, Pipeline, Target
@@ -124,7 +131,7 @@ class _Work:
         self.bytes_before = files.stored_bytes(self.original, self.source)
         self._spare()
         run.emit(Event("stage", "original"))
-        session = open_session(self.original, run.threads)
+        session = self.session = open_session(self.original, run.threads)
         self.fit, self.judge, self.drawn = self._samples(session)
         feeds, numbers = self._judging()
         self.reference: Reference
@@ -148,9 +155,22 @@ class _Work:
         """The passes, one by one."""
         run = self.run
         budget = Budget(run.error_allowed, run.max_drop)
-        return run.pipeline.run_checked(
-            self.original, self.context, self.reference, budget, run.keep_going
-        )
+        try:
+            return run.pipeline.run_checked(
+                self.original, self.context, self.reference, budget, run.keep_going
+            )
+        except PassError as error:
+            self._refused(error)
+            raise
+
+    def _refused(self, error: PassError) -> None:
+        """Raise CalibrationError where it is the data that the original does not run on."""
+        for number, feed in zip(self.fit.numbers, self.fit.feeds, strict=True):
+            try:
+                self.session.run(feed)
+            except InvalidError as cause:
+                hint = "check names, shapes and types of the data"
+                raise CalibrationError(cause.message, hint, f"sample {number}") from error
 
     def kept(self, outcome: Outcome) -> tuple[Model, tuple[bool, bool]]:
         """The model to give out; whether passes changed it, and whether it is not larger."""
@@ -228,16 +248,11 @@ class _Work:
         if source is None:
             drawn = draw(self.original, session, _DRAWN, self.run.seed)
             return data.Samples(()), data.Samples(drawn), True
-        samples = data.read(source, session.inputs)
-        if len(samples.feeds) < 2:
-            hint = "give one to fit and one to judge, at least"
-            raise CalibrationError("one sample only", hint)
-        return samples.every_second(0), samples.every_second(1), False
+        return *data.read(source, session.inputs).halves(), False
 
     def _judging(self) -> tuple[Sequence[Feed], Sequence[int]]:
         """Samples that every pass is judged on, from all over the data, and their numbers."""
-        count = len(self.judge.feeds)
-        chosen = sorted({at * count // _JUDGED for at in range(_JUDGED)})
+        chosen = data.some(len(self.judge.feeds), _JUDGED)
         numbers = [self.judge.numbers[at] for at in chosen] if self.judge.numbers else []
         return [self.judge.feeds[at] for at in chosen], numbers
 

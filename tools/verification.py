@@ -151,8 +151,7 @@ def _feeds(
     if source is None:
         return draw(model, session, _DRAWN, seed), True
     feeds = data.read(source, session.inputs).feeds
-    chosen = sorted({at * len(feeds) // _SAMPLES for at in range(_SAMPLES)})
-    return [feeds[at] for at in chosen], False
+    return [feeds[at] for at in data.some(len(feeds), _SAMPLES)], False
 
 
 def _not_running(model: Model, path: Path | None, feed: Feed) -> Finding | None:

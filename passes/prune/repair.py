@@ -38,6 +38,7 @@ _THREADS = 2  # samples that are run, and added up, at a time: two sums are kept
 _WIDE = 256  # columns from which on threads are worth their start
 _LARGE, _JUDGED = 2048, 128  # columns from which on strengths are tried on some rows, in float32
 _ROWS = 4.0  # rows of data for each column, where there are as many
+_WORK = 1 << 30  # products of a moment for which more rows are taken: what matters may be rare
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +148,7 @@ def repair(
     """
     done: set[str] = set()
     now, then = Walk(model, feeds, _THREADS), Walk(original, feeds, _THREADS)
-    look = Look(windows=_ROWS, samples=max(len(feeds), 1))
+    look = Look(windows=_ROWS, samples=max(len(feeds), 1), work=_WORK)
     ahead = _Ahead(items)
     with workers(_THREADS) as pool:
         for at, part in enumerate(items):

@@ -14,17 +14,20 @@ _WINDOWS = 512  # of a convolution at least
 class Look:
     """How to look. `windows`: how many of a convolution are enough, over all samples, as a multiple
     of the columns of the weight; None for all of them. `widest`: columns of the largest block of a
-    moment. `samples`: how many there are, which `collect` counts."""
+    moment. `samples`: how many there are, which `collect` counts. `work`: products that more windows
+    may take for a moment, over all samples: of few columns many windows cost nothing."""
 
     windows: float | None = 4.0
     widest: int = 8192
     samples: int = 1
+    work: int = 0
 
     def limit(self, columns: int) -> int | None:
         """How many windows of one sample are enough."""
         if self.windows is None:
             return None
-        return -(-max(_WINDOWS, int(self.windows * columns)) // self.samples)
+        enough = max(_WINDOWS, int(self.windows * columns), self.work // columns**2)
+        return -(-enough // self.samples)
 
 
 class Accumulator(Protocol):

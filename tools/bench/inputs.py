@@ -1,8 +1,8 @@
 """Real inputs as calibration data: half of the sources to fit on, the other half to judge on.
 
 A maker gives samples of the half that it is asked for, 0 or 1; the two halves share no photograph,
-speaker, text, instrument or package. In the file they alternate, as `compress` takes them apart,
-and are in a drawn order, as it compares outputs on the first of them only.
+speaker, text, instrument or package. In the file they alternate, and `__fit__` says which is which;
+they are in a drawn order, as `compress` compares outputs on some of them only.
 """
 
 import os
@@ -15,7 +15,7 @@ from random import Random
 import numpy as np
 
 from onnx_compress.bench.packages import Packages
-from onnx_compress.calibration import LABELS
+from onnx_compress.calibration import FIT, LABELS
 from onnx_compress.ir.graph.elements import Array
 
 Sample = tuple[dict[str, Array], int | None]  # what one run takes, and the right class if known
@@ -33,7 +33,7 @@ def collect(packages: Packages, make: Maker) -> list[Sample]:
 
 def save(samples: Sequence[Sample], path: Path) -> None:
     """Write the .npz that `compress` reads, in one step."""
-    arrays: dict[str, Array] = {}
+    arrays: dict[str, Array] = {FIT: np.arange(len(samples)) % 2 == 0}
     for name in samples[0][0]:
         column = [feed[name] for feed, _ in samples]
         if column[0].ndim == 0:
