@@ -14,8 +14,8 @@ _WINDOWS = 512  # of a convolution at least
 class Look:
     """How to look. `windows`: how many of a convolution are enough, over all samples, as a multiple
     of the columns of the weight; None for all of them. `widest`: columns of the largest block of a
-    moment. `samples`: how many there are, which `collect` counts. `work`: products that more windows
-    may take for a moment, over all samples: of few columns many windows cost nothing."""
+    moment. `samples`: how many there are, which `collect` counts. `work`: products that more
+    windows may take for a moment, over all samples: of few columns many windows cost nothing."""
 
     windows: float | None = 4.0
     widest: int = 8192
