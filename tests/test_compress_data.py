@@ -117,7 +117,8 @@ def test_labels_give_the_accuracy_on_samples_not_fitted_on(digits):
     with np.load(digits.with_suffix(".npz")) as data:
         images, labels = data["image"][:80], data["__labels__"][:80]
     labels[::2] = (labels[::2] + 1) % 10  # those to fit on are wrong, which must not matter
-    result = quick(digits, "quant(bits=8)", {"image": images, "__labels__": labels})
+    given = {"image": images, "__labels__": labels, "__fit__": [1, 0] * 40}
+    result = quick(digits, "quant(bits=8)", given)
     accuracy = result.report.metric
     assert accuracy is not None
     assert accuracy.samples == 40
