@@ -6,7 +6,7 @@
 Rankings take losses for independent, so errors of deep models come out larger than expected (up to
 5 times on a dozen models), and know nothing of refits, so others come out smaller (up to 3 times);
 of few samples they know next to nothing. So after a share that was too much, the way back is half
-at most.
+at most, and longer each time: errors may jump from one channel to the next.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _MORE = 1.1  # times as careful as the last error says
 _NEAR = 0.75  # of the error allowed, from which on no more is tried
 _HALF = 0.5  # the same once a share was too much
 _MOST = 0.7  # of the channels
-_BACK = (0.5, 0.9)  # of the way from what fitted to what did not, the least and the most
+_BACK = (0.5, 0.9)  # of the way from what fitted to what did not, the least and, at first, the most
 _LEAST = 0.05  # of the time or of the bytes, below which it is not worth an error
 _DIGITS = 1e4  # of a share
 
@@ -33,7 +33,7 @@ def promising(
 ) -> Iterator[float]:
     """Shares, one after the other, for as long as there are some worth the error."""
     channels, rankings = ranked(model, context)
-    times, fine, most, bad = _HOPED, 0.0, _MOST, 1.0
+    times, fine, most, bad, failed = _HOPED, 0.0, _MOST, 1.0, 0
     for _ in range(_TRIES):
         allocation = Allocation(channels, rankings, context.target)
         plan = allocation.run(most, "channels", (allowed / times) ** 2)
@@ -47,9 +47,10 @@ def promising(
         brought = error / max(sqrt(plan.loss), 1e-12)
         if not tried[-1].fits:
             times = _MORE * max(times, brought)
+            failed += 1
             # where rankings know little, what they expect says nothing
-            most = fine + (share - fine) * min(max(allowed / error, _BACK[0]), _BACK[1])
-            bad = share
+            back = min(max(allowed / error, _BACK[0]), _BACK[1] ** (2 * failed - 1))
+            most, bad = fine + (share - fine) * back, share
         elif error >= (_NEAR if bad == 1.0 else _HALF) * allowed:
             return
         else:
