@@ -35,16 +35,20 @@ def fits(model: Model) -> bool:
 
 
 def open_session(
-    model: Model | Path, threads: int = 1, optimize: bool = True, profile: Path | None = None
+    model: Model | Path,
+    threads: int = 1,
+    optimize: bool = True,
+    profile: Path | None = None,
+    simulated: bool = False,
 ) -> Runner:
     """A session, or pieces where the weights take more than `limits.memory` allows.
 
-    A file is loaded by the runtime in any case, but then with its weights left on disk. Raises
-    InvalidError, LoadError.
+    `simulated`: see `Session`; pieces are then run as they are written. A file is loaded by the
+    runtime in any case, but then with its weights left on disk. Raises InvalidError, LoadError.
     """
     read = files.load(model) if isinstance(model, Path) else model
     if fits(read):
-        return Session(model, threads, optimize, profile)
+        return Session(model, threads, optimize, profile, simulated=simulated)
     if isinstance(model, Path) and files.is_external(read):
         Session(model, mapped=True)
-    return Pieces(read, threads, optimize, profile)
+    return Pieces(read, threads, optimize and not simulated, profile)

@@ -81,6 +81,7 @@ class Session:
         intra: int = 1,
         optimized: Path | None = None,
         spin: bool = True,
+        simulated: bool = False,
     ) -> None:
         """Load a model. Raises InvalidError with the runtime's own words.
 
@@ -88,6 +89,7 @@ class Session:
         depend on it. `profile`: a folder to write what is run to, see `executed`. `mapped`: leave
         external data in their file, as they are. `intra`: threads for one run; `spin`: whether
         they look for work all the time, as users have it, which takes it from what else runs.
+        `simulated`: what is made bytes and back stays floats in between, in fused operators.
         `optimized`: a file to write what the runtime makes of the model to.
         """
         import onnxruntime
@@ -96,6 +98,8 @@ class Session:
         options.intra_op_num_threads = intra
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
+        if simulated:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if not spin:
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.enable_cpu_mem_arena = False  # the arena keeps the peak of loading for ever

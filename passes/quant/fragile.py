@@ -66,7 +66,7 @@ class _Rounded:
         self.values = [weight.value for weight in find_weights(model)]
         original = clone(model)
         give_logits(original)
-        self.reference = Reference(open_session(original, 2, optimize=False), feeds)
+        self.reference = Reference(open_session(original, 2, simulated=True), feeds)
 
     def square(self, weights: Sequence[Weight]) -> float:
         """error^2; where channels of an output are very unlike, what they lose on average."""

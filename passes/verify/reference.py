@@ -99,8 +99,11 @@ class Reference:
         return quality.plain_error if self.drawn else quality.error
 
     def apart(self, model: Model) -> float:
-        """error^2 of a model as it is written, or what parts of an output lose, if more."""
-        session = open_session(model, self.threads, optimize=False)
+        """error^2 of a model in floats, or what parts of an output lose, if more.
+
+        What is made bytes and back is so, but no operator computes in bytes.
+        """
+        session = open_session(model, self.threads, simulated=True)
         quality = self.judged(session.run_all(self.feeds))
         return max(self.error(quality) ** 2, quality.lost)
 

@@ -47,7 +47,7 @@ def correct_if_nearer(
     Peaks that are rare, like those of detectors, may lose by what suits all the rest.
     """
     held = context.fit[-_HELD:]
-    reference = Reference(open_session(original.model, 2, optimize=False), held)
+    reference = Reference(open_session(original.model, 2, simulated=True), held)
     before = reference.apart(model)
     biases = [value for use in uses if (value := coded_bias(use.node)) is not None]
     kept = [(value, model.constant(value)) for value in biases]

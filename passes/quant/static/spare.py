@@ -51,7 +51,7 @@ class Sensitivity:
                 self._made.update(unit.outputs)
         original = clone(model)
         give_logits(original)
-        self.reference = Reference(open_session(original, 2, optimize=False), feeds)
+        self.reference = Reference(open_session(original, 2, simulated=True), feeds)
 
     def rough(self, unit: Unit) -> bool:
         """Whether rounding its weight makes much of what a unit loses, not activations alone."""
