@@ -28,7 +28,7 @@ def test_few_and_many_numbers_take_the_same_grid(rows, columns, group, bits, ali
     zero[1] = zero[0]
     one = clipping.cheapest(w, d, scale, zero, group, (1 << bits) - 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clipping, "_MANY", 0)
+        patch.setattr(clipping, "MANY", 0)
         other = clipping.cheapest(w, d, scale, zero, group, (1 << bits) - 1)
     assert np.array_equal(one, other)
     assert not (one == 1).any()

@@ -29,7 +29,7 @@ def both(call):
     found = []
     for many in (1 << 60, 0):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(levels, "_MANY", many)
+            patch.setattr(levels, "MANY", many)
             found.append(call())
     return found
 
@@ -67,7 +67,7 @@ def test_one_run_of_columns_never_adds_to_the_loss(masked, seed):
     value = np.zeros_like(aim)
     before = loss(aim, value, h)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(levels, "_MANY", 0)
+        patch.setattr(levels, "MANY", 0)
         changes = chosen.descend(0, value, h @ aim, h)
     assert np.array_equal(changes, value)
     assert loss(aim, value, h) <= before * (1 + 1e-5)

@@ -16,6 +16,7 @@ import numpy as np
 
 from onnx_compress.kernels.machine.storage import Storage
 
+MANY = 1 << 17  # numbers from which on a kernel is worth the second that numba takes to start
 _compiling = threading.RLock()
 
 if hasattr(os, "register_at_fork"):  # no child begins in the middle of compiling

@@ -6,6 +6,7 @@
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
+HELD = 4  # samples that are enough for it
 Item = TypeVar("Item")
 Part = tuple[Sequence[Item], float]  # items, and the error^2 with these alone
 

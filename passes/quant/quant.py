@@ -32,6 +32,7 @@ from onnx_compress.ir.weights import Weight
 from onnx_compress.passes.base import Context, Pass, Phase, Report, Trial, matches, option
 from onnx_compress.passes.quant.encode import INTEGERS, WEAKEST, encode
 from onnx_compress.passes.quant.fragile import fragile
+from onnx_compress.passes.quant.halves import HELD
 from onnx_compress.passes.quant.plan import Plan, plan
 from onnx_compress.passes.quant.readers import Choice
 from onnx_compress.passes.quant.residual import corrects, uncorrected
@@ -39,7 +40,6 @@ from onnx_compress.passes.quant.setting import Setting
 
 Keep = dict[str, Any]  # bits by pattern
 _LARGE = 1 << 28  # bytes of weights; of larger models it takes too long to find those of 16 bits
-_HELD = 4  # samples that it is looked at
 _WEIGHTS = 0.5  # of the error that is allowed, for weights alone
 _SHORT = 10  # columns; a scale over ten codes is 40 % more, and such rows are the most sensitive
 _STRICTER = (22.0, 26.0)  # dB; products whose inputs lose more than this stay float
@@ -162,7 +162,7 @@ class Quant(Pass):
         eight = [weight for weight in context.weights(model) if self.bits_of(weight) == 8]
         if sum(weight.nbytes for weight in eight) > _LARGE:
             return {}
-        found = fragile(model, eight, context.fit[:_HELD] or [context.sample], allowed)
+        found = fragile(model, eight, context.fit[:HELD] or [context.sample], allowed)
         return {**(self.keep or {}), **{w.name: 16 for w in found}} if found else {}
 
     def _idle(self, first: "Quant", known: Mapping[Any, Any]) -> bool:

@@ -16,11 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from onnx_compress.kernels import columns
+from onnx_compress.kernels.machine.compiled import MANY
 
 Array = npt.NDArray[Any]
 Along = Callable[[Array], Array]
 _LEAST = 0.1  # of itself that a scale may shrink to at once
-_MANY = 1 << 17  # numbers of a weight for which it is worth the second that numba takes to start
 
 
 class Nearest(Protocol):
@@ -71,7 +71,7 @@ class Affine:
         self, start: int, value: Array, gradient: Array, h: Array, kept: Array | None = None
     ) -> Array:
         """As `one_by_one`, the same bits. `kept` [B, K, R]: a number is zero where it is False."""
-        if value.size < _MANY or not self.compiled:
+        if value.size < MANY or not self.compiled:
             levels = self if kept is None else Masked(self, kept)
             return one_by_one(levels, start, value, gradient, h)
         parts = self.scale, self.zero, self.group, self.top
@@ -82,7 +82,7 @@ class Affine:
 
         `upper`: [B, n, n]; what is lost is over its diagonal.
         """
-        if w.size >= _MANY:
+        if w.size >= MANY:
             parts = self.scale, self.zero, self.group, self.top
             return columns.gptq(w, start, upper, *parts)
         errors = np.empty((len(w), upper.shape[1], w.shape[2]), np.float32)

@@ -10,6 +10,7 @@ from onnx_compress.ir.runtime import Feed
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.path import is_stored
 from onnx_compress.passes.base import Context
+from onnx_compress.passes.quant.halves import HELD
 from onnx_compress.passes.quant.static.choose import chosen, gain
 from onnx_compress.passes.quant.static.gemms import as_gemms
 from onnx_compress.passes.quant.static.products import product
@@ -17,8 +18,6 @@ from onnx_compress.passes.quant.static.ranges import Step, steps
 from onnx_compress.passes.quant.static.spare import Sensitivity, spared
 from onnx_compress.passes.quant.static.units import Unit, Units, convolution
 from onnx_compress.passes.quant.static.write import Writer, needed
-
-_HELD = 4  # samples that ranges are not taken from
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def placement(
     first = chosen(model, gains, shapes, target, ())
     if not any(unit.weight for unit in first):
         return None
-    held = min(len(context.fit) // 4, _HELD)
+    held = min(len(context.fit) // 4, HELD)
     fit = context.fit[: len(context.fit) - held]
     try:
         seen = steps(model, needed(model, first), fit, context)

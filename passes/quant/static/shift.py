@@ -19,9 +19,9 @@ from onnx_compress.ir.runtime.watch import Tap, Watch
 from onnx_compress.ir.weights import Use
 from onnx_compress.ir.weights.forms.static import BIAS, coded_bias
 from onnx_compress.passes.base import Context
+from onnx_compress.passes.quant.halves import HELD
 from onnx_compress.passes.verify import Reference
 
-_HELD = 4  # samples that the outputs are compared on
 _SAMPLES = 16  # means of convolutions are over many positions of each
 
 
@@ -46,7 +46,7 @@ def correct_if_nearer(
 
     Peaks that are rare, like those of detectors, may lose by what suits all the rest.
     """
-    held = context.fit[-_HELD:]
+    held = context.fit[-HELD:]
     reference = Reference(open_session(original.model, 2, simulated=True), held)
     before = reference.apart(model)
     biases = [value for use in uses if (value := coded_bias(use.node)) is not None]
