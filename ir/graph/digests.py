@@ -127,12 +127,12 @@ def changed(model: Document) -> list[str]:
 def _changed_small(known: str, now: str, model: Document) -> set[str]:
     """Which of the small ones it was; "" where their marks do not tell."""
     (sure, _, before), (same, _, after) = known.partition(" "), now.partition(" ")
-    if len(before) != len(after):  # one more, one less, or a file that has no marks
-        return set() if sure == same else {""}
-    differ = [one != other for one, other in zip(_marks(before), _marks(after), strict=True)]
-    names = [name for name, _ in _apart(model)[1]]
-    found = {name for name, off in zip(names, differ, strict=True) if off}
-    return found or ({""} if sure != same else set())
+    if sure == same:  # a file that has no marks
+        return set()
+    if len(before) != len(after):  # one more, or one less
+        return {""}
+    pairs = zip(_apart(model)[1], _marks(before), _marks(after), strict=True)
+    return {name for (name, _), one, other in pairs if one != other} or {""}
 
 
 def _marks(text: str) -> list[str]:

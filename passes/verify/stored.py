@@ -11,6 +11,7 @@ one channel among others, or in single numbers.
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -78,8 +79,9 @@ def stored(
     found, rest = pairs(effective(original), effective(compressed))
     looks: list[_Look] = []
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        looked = pool.map(lambda pair: _look(pair, explain=not sure), found)
-        for done, (pair, look) in enumerate(zip(found, looked, strict=True)):
+        looked_at = partial(_look, explain=not sure)
+        # not by name: what is not begun goes with the loop that is cancelled
+        for done, (pair, look) in enumerate(zip(found, pool.map(looked_at, found), strict=True)):
             if look is not None:
                 looks.append(look)
             else:
