@@ -181,6 +181,20 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+def test_what_compiles_is_loaded_aside_and_a_process_may_fork_or_end_meanwhile():
+    begin = "from onnx_compress.kernels.machine.compiled import prepare\nprepare()\n"
+    assert python(begin) == []
+    fork = """
+import os, sys
+child = os.fork()
+if child == 0:
+    os._exit(7 if "numba" in sys.modules else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    assert python(begin + fork + PRODUCT) == ["7", "right"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_child_may_be_made_while_a_kernel_is_compiled():
     code = """
 import os, threading

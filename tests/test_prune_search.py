@@ -109,15 +109,32 @@ def test_passes_one_after_the_other_see_what_came_before():
     assert to_proto(both) == to_proto(steps)
 
 
-def test_a_share_far_too_large_is_halved_whatever_rankings_say(monkeypatch):
-    def hopeful(*given: object) -> object:
+@pytest.fixture
+def hopeful(monkeypatch):
+    """Rankings that expect no loss of anything."""
+
+    def ranks(*given: object) -> object:
         channels, rankings = ranked(*given)
         return channels, [replace(each, losses=0 * each.losses) for each in rankings]
 
-    monkeypatch.setattr(search, "ranked", hopeful)
+    monkeypatch.setattr(search, "ranked", ranks)
+
+
+@pytest.mark.usefixtures("hopeful")
+def test_a_share_far_too_large_is_halved_whatever_rankings_say():
     shares = tried(0, 0.1, errors=[0.9, 0.5, 0.4])
     assert len(shares) > 2
     for more, less in pairwise(shares):
         assert less <= 0.7 * more  # steps of channels are coarse
     first, second = tried(0, 0.1, errors=[0.105])
     assert 0.7 * first < second < first
+
+
+@pytest.mark.usefixtures("hopeful")
+def test_each_failure_goes_further_back():
+    """Though errors are hardly too large."""
+    shares = tried(0, 0.1, errors=[0.105, 0.105, 0.105])
+    left = [less / more for more, less in pairwise(shares)]
+    assert len(left) == 3
+    assert left == sorted(left, reverse=True)
+    assert left[-1] < 0.75

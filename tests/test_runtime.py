@@ -65,3 +65,21 @@ def test_values_are_observed_by_operators_without_being_given_out():
     assert [found[v][0].tolist() for v in values] == [[2, 3, 8, 8], [2, 4, 6, 6], [2, 4, 6, 6]]
     assert found[values[0]][1] == x.max()
     assert found[values[1]][1].shape == ()
+
+
+def test_bytes_may_be_simulated_in_fused_operators_of_floats(tmp_path):
+    text = """(float[1,4,8,8] x) => (float[1,4,8,8] y) {
+        q = QuantizeLinear(x, s, z)  d = DequantizeLinear(q, s, z)
+        c = Conv<pads = [1, 1, 1, 1]>(d, w)  r = Relu(c)
+        o = QuantizeLinear(r, s, z)  y = DequantizeLinear(o, s, z) }"""
+    stored = {"s": np.float32(0.02), "z": np.uint8(128)}
+    rng = np.random.default_rng(0)
+    model = view(text, w=rng.standard_normal((4, 4, 3, 3)).astype(np.float32) / 8, **stored)
+    feed = {"x": rng.standard_normal((1, 4, 8, 8)).astype(np.float32)}
+    session = Session(model, profile=tmp_path, simulated=True)
+    fused, plain = session.run(feed)[0], Session(model, optimize=False).run(feed)[0]
+    ran = [op for op, _ in session.executed()]
+    assert ran.count("QuantizeLinear") == 2
+    assert "Relu" not in ran  # it went into the convolution
+    assert np.abs(fused - plain).max() <= 0.021  # one step, where sums are between two
+    assert (fused != plain).mean() < 0.02

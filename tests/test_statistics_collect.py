@@ -61,6 +61,13 @@ def same(one, other):
         assert np.array_equal(a, b)
 
 
+def test_weights_of_few_columns_may_see_more_windows():
+    few, many = Look(4.0, samples=8), Look(4.0, samples=8, work=1 << 26)
+    assert few.limit(64) == 512 // 8
+    assert many.limit(64) == (1 << 26) // 64**2 // 8
+    assert many.limit(4096) == few.limit(4096) == 4 * 4096 // 8
+
+
 @pytest.mark.parametrize("windows", [None, 1.0])
 def test_nothing_depends_on_batches_of_samples(windows):
     model, uses = network()

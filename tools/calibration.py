@@ -47,10 +47,9 @@ class Samples:
         told = self.fit if self.fit is not None else _drawn(count)
         fit, judge = ([at for at in range(count) if bool(told[at]) == want] for want in (1, 0))
         if not fit or not judge:
-            what = (
-                "one sample only" if count == 1 else f"no sample to {'judge' if fit else 'fit'} on"
-            )
-            raise CalibrationError(what, "give one to fit and one to judge, at least")
+            lacking = f"no sample to {'judge' if fit else 'fit'} on"
+            hint = "give one to fit and one to judge, at least"
+            raise CalibrationError("one sample only" if count == 1 else lacking, hint)
         return self._some(fit), self._some(judge)
 
     def _some(self, chosen: Sequence[int]) -> "Samples":

@@ -13,14 +13,7 @@ from onnx_compress import calibration as data
 from onnx_compress import remarks
 from onnx_compress.finish import Checked, Finish, Refused
 from onnx_compress.ir.analysis import Shapes, cost
-from onnx_compress.ir.errors import (
-    CalibrationError,
-    InvalidError,
-    OptionError,
-    OutputError,
-    PassError,
-    QualityError,
-)
+from onnx_compress.ir.errors import OptionError, OutputError, PassError, QualityError
 from onnx_compress.ir.graph import Model, clone, digests, files, kinds
 from onnx_compress.ir.runtime import Feed, Runner, open_session, versions
 from onnx_compress.passes import Context, Event, Outcome, Pipeline, Target
@@ -159,18 +152,10 @@ class _Work:
             return run.pipeline.run_checked(
                 self.original, self.context, self.reference, budget, run.keep_going
             )
-        except PassError as error:
-            self._refused(error)
+        except PassError:
+            if self.fit.feeds:  # it names the sample where it is the data that are to blame
+                Reference(self.session, self.fit.feeds, numbers=self.fit.numbers)
             raise
-
-    def _refused(self, error: PassError) -> None:
-        """Raise CalibrationError where it is the data that the original does not run on."""
-        for number, feed in zip(self.fit.numbers, self.fit.feeds, strict=True):
-            try:
-                self.session.run(feed)
-            except InvalidError as cause:
-                hint = "check names, shapes and types of the data"
-                raise CalibrationError(cause.message, hint, f"sample {number}") from error
 
     def kept(self, outcome: Outcome) -> tuple[Model, tuple[bool, bool]]:
         """The model to give out; whether passes changed it, and whether it is not larger."""

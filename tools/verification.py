@@ -121,12 +121,12 @@ def _verified(
     emit: Callable[[Event], None],
 ) -> Verification:
     start = time.perf_counter()
-    prepare()  # while the original runs
     emit(Event("stage", "original"))
     before, _ = kinds.read(original)
     after, path = kinds.read(compressed)
     session = open_session(before, threads or os.cpu_count() or 1)
     feeds, drawn = _feeds(before, session, source, seed)
+    prepare()  # while the original runs
     reference = Reference(session, feeds, drawn)
     known = {"onnx-compress": version("onnx-compress"), **versions()}
     base = Verification(None, (), drawn, len(feeds), max_error, reference.unjudged, 0.0, known)

@@ -59,7 +59,10 @@ def _chunks(tensor: Tensor, storage: Storage) -> Iterator[bytes | memoryview]:
 
 def digests(model: Document) -> dict[str, str]:
     """Of all tensors of a model."""
-    found, small = _apart(model)
+    return _written(*_apart(model))
+
+
+def _written(found: dict[str, str], small: list[tuple[str, str]]) -> dict[str, str]:
     lines = "".join(f"{name}\n{text}\n" for name, text in small)
     marks = "".join(text[:_MARK] for _, text in small)
     return {**found, "": f"{_text(hashlib.sha256(lines.encode()).digest())} {marks}"}
@@ -106,7 +109,7 @@ def stamp(model: Model) -> None:
 def changed(model: Document) -> list[str]:
     """Names of the tensors that are not as they were when the model was stamped; [] if it is not.
 
-    Those that are missing and those that are new are among them; the small ones are "".
+    Those that are missing and those that are new are among them; "" where small ones are others.
     """
     props = {entry.key: entry.value for entry in model.shell.metadata_props}
     try:
@@ -117,22 +120,24 @@ def changed(model: Document) -> list[str]:
         return [KEY]
     if not known:
         return []
-    now = digests(model)
+    found, small = _apart(model)
+    now = _written(found, small)
     names = {name for name in {*known, *now} if known.get(name) != now.get(name)}
     if "" in names:
-        names = names - {""} | _changed_small(str(known.get("", "")), now[""], model)
+        called = [name for name, _ in small]
+        names = names - {""} | _changed_small(str(known.get("", "")), now[""], called)
     return sorted(names)
 
 
-def _changed_small(known: str, now: str, model: Document) -> set[str]:
-    """Which of the small ones it was; "" where their marks do not tell."""
+def _changed_small(known: str, now: str, names: list[str]) -> set[str]:
+    """Which of the small ones, `names`, it was; "" where their marks do not tell."""
     (sure, _, before), (same, _, after) = known.partition(" "), now.partition(" ")
     if sure == same:  # a file that has no marks
         return set()
     if len(before) != len(after):  # one more, or one less
         return {""}
-    pairs = zip(_apart(model)[1], _marks(before), _marks(after), strict=True)
-    return {name for (name, _), one, other in pairs if one != other} or {""}
+    marks = zip(names, _marks(before), _marks(after), strict=True)
+    return {name for name, one, other in marks if one != other} or {""}
 
 
 def _marks(text: str) -> list[str]:

@@ -10,6 +10,7 @@ was compiled is kept on disk (`storage`) if there is a place to write to.
 import os
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -72,15 +73,13 @@ class Kernel:
         return dispatcher
 
 
-def prepare() -> threading.Thread:
-    """Load what compiles, on another thread: half a second that others may use. Idempotent."""
-    thread = threading.Thread(target=_load, name="onnx-compress-kernels", daemon=True)
-    thread.start()
-    return thread
+def prepare() -> None:
+    """Load what compiles, on another thread, which a process that ends waits for."""
+    threading.Thread(target=_load, name="onnx-compress-kernels").start()
 
 
 def _load() -> None:
-    with _compiling:
+    with _compiling, suppress(Exception):  # whoever calls a kernel is told
         from numba.core.registry import cpu_target
 
         cpu_target.target_context.refresh()

@@ -6,7 +6,7 @@
 Rankings take losses for independent, so errors of deep models come out larger than expected (up to
 5 times on a dozen models), and know nothing of refits, so others come out smaller (up to 3 times);
 of few samples they know next to nothing. So after a share that was too much, the way back is half
-at most, and longer each time: errors may jump from one channel to the next.
+at most, and a longer one each time: errors may jump from one channel to the next.
 """
 
 from collections.abc import Iterator, Sequence
@@ -33,7 +33,7 @@ def promising(
 ) -> Iterator[float]:
     """Shares, one after the other, for as long as there are some worth the error."""
     channels, rankings = ranked(model, context)
-    times, fine, most, bad, failed = _HOPED, 0.0, _MOST, 1.0, 0
+    times, fine, most, bad = _HOPED, 0.0, _MOST, 1.0
     for _ in range(_TRIES):
         allocation = Allocation(channels, rankings, context.target)
         plan = allocation.run(most, "channels", (allowed / times) ** 2)
@@ -47,7 +47,7 @@ def promising(
         brought = error / max(sqrt(plan.loss), 1e-12)
         if not tried[-1].fits:
             times = _MORE * max(times, brought)
-            failed += 1
+            failed = sum(not trial.fits for trial in tried)
             # where rankings know little, what they expect says nothing
             back = min(max(allowed / error, _BACK[0]), _BACK[1] ** (2 * failed - 1))
             most, bad = fine + (share - fine) * back, share

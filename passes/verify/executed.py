@@ -15,7 +15,6 @@ from itertools import product
 from typing import Any, Protocol
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from onnx_compress.ir.errors import CancelledError, CompressError
 from onnx_compress.ir.graph import Model, Node, Value
@@ -25,6 +24,7 @@ from onnx_compress.ir.runtime.decoded import decoded
 from onnx_compress.ir.runtime.optimized import Optimized
 from onnx_compress.ir.runtime.watch import Seen, Tap, Watch
 from onnx_compress.ir.weights.effective import Effective, effective
+from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.verify.diagnosis import diagnose
 from onnx_compress.passes.verify.finding import Finding, Severity
 from onnx_compress.passes.verify.recompute import OTHERS, RECOMPUTED, Fit, fit
@@ -136,7 +136,7 @@ def _recomputed(
     for done, (outputs, seen) in enumerate(watching(graph, taps).run_all(feeds) if known else ()):
         if not done and ran is not None:
             findings += _same(ran, outputs)
-        with threadpool_limits(1):  # small products: more threads wait for each other
+        with one_thread():  # small products: more threads wait for each other
             for node, values in product(known, seen):
                 found = _checked(node, values)
                 if found is not None and _worse(found, checks.get(node)):

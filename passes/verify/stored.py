@@ -9,7 +9,6 @@ one channel among others, or in single numbers.
 """
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -18,6 +17,7 @@ import numpy as np
 from onnx_compress.ir.graph import Model, digests
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.weights.effective import effective
+from onnx_compress.passes.solvers.parallel import workers
 from onnx_compress.passes.verify.diagnosis import diagnose
 from onnx_compress.passes.verify.finding import Finding, Severity
 from onnx_compress.passes.verify.pairs import Pair, expected, pairs
@@ -78,7 +78,7 @@ def stored(
     sure = known and not {"", digests.KEY} & set(changed)  # what was changed has a name
     found, rest = pairs(effective(original), effective(compressed))
     looks: list[_Look] = []
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
+    with workers(_AT_ONCE) as pool:
         looked_at = partial(_look, explain=not sure)
         # not by name: what is not begun goes with the loop that is cancelled
         for done, (pair, look) in enumerate(zip(found, pool.map(looked_at, found), strict=True)):
