@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_compress.kernels.machine.compiled import MANY, kernel
+from onnx_compress.kernels.machine.compiled import kernel, worth
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +23,7 @@ def cheapest(w: Array, d: Array, scale: Array, zero: Array, group: int, top: int
     groups, rows = scale.shape[1:]
     best = np.zeros((rows, groups), np.int64)
     if best.size:
-        search = _cheapest if w.size >= MANY else _cheapest_of_few
+        search = _cheapest if worth(w.size) else _cheapest_of_few
         given = [np.ascontiguousarray(each, np.float32) for each in (w, d, scale, zero)]
         search(given[0], given[1], given[2], given[3], group, np.float32(top), best)
     return best

@@ -16,6 +16,8 @@ from onnx_compress.kernels.machine.compiled import kernel
 
 Array = npt.NDArray[Any]
 _NONE = np.ones((0, 0, 0), np.bool_)
+_ALONE = np.zeros(0, np.int64)
+_MOST = np.float32(128)  # of two codes of one sign, whose products are added in 16 bits
 
 
 def descend(
@@ -28,19 +30,22 @@ def descend(
     group: int,
     top: int,
     kept: Array | None = None,
+    partner: Array | None = None,
 ) -> Array:
     """Change n columns of `value` [B, K, R] from `start` on where the loss falls; by how much.
 
     `gradient`: [B, n, R], not kept up to date; `h`: [B, n, n], symmetric, with a positive
     diagonal; `scale`, `zero`: [B, G, R], of `group` columns each; `kept`: bool [B, K, R], where it
-    is False a number becomes zero; all others float32. A column is changed only by what gains more
-    than rounding. Gives the changes [B, n, R].
+    is False a number becomes zero; all others float32. `partner`: [K], the column that is added to
+    each in 16 bits, -1 for none, so that codes of the two must not pass 128 together; they are of
+    one group. A column is changed only by what gains more than rounding. Gives the changes.
     """
     own = gradient.copy()
     changes = np.zeros_like(own)
     h, scale, zero = (np.ascontiguousarray(each, np.float32) for each in (h, scale, zero))
     mask = _NONE if kept is None else np.ascontiguousarray(kept)
-    _descend(value, start, own, h, scale, zero, group, np.float32(top), mask, changes)
+    beside = _ALONE if partner is None else np.ascontiguousarray(partner, np.int64)
+    _descend(value, start, own, h, scale, zero, group, np.float32(top), mask, beside, changes)
     return changes
 
 
@@ -68,6 +73,7 @@ def _descend(
     group: int,
     top: Any,
     kept: Any,
+    partner: Any,
     changes: Any,
 ) -> None:
     batch, count, rows = own.shape
@@ -77,8 +83,16 @@ def _descend(
             sizes, shifts = scale[b, column // group], zero[b, column // group]
             numbers, slopes, steps = value[b, column], own[b, at], changes[b, at]
             for r in range(rows):
-                code = np.rint((numbers[r] + slopes[r] / curve) / sizes[r] + shifts[r])
-                code = np.float32(0) if code < 0 else code
+                steps[r] = np.rint((numbers[r] + slopes[r] / curve) / sizes[r] + shifts[r])
+            if len(partner) > 0 and partner[column] >= 0:
+                others = value[b, partner[column]]
+                for r in range(rows):
+                    near = np.rint(others[r] / sizes[r])
+                    low = shifts[r] - _MOST - min(near, np.float32(0))
+                    high = shifts[r] + _MOST - max(near, np.float32(0))
+                    steps[r] = min(max(steps[r], low), high)
+            for r in range(rows):
+                code = np.float32(0) if steps[r] < 0 else steps[r]
                 code = top if code > top else code
                 steps[r] = sizes[r] * (code - shifts[r])
             if len(kept) > 0:

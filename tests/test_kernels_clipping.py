@@ -26,9 +26,10 @@ def test_few_and_many_numbers_take_the_same_grid(rows, columns, group, bits, ali
     scale[1] = scale[0]  # of equal ones the first
     zero = rng.integers(0, 1 << bits, scale.shape).astype(np.float32)
     zero[1] = zero[0]
-    one = clipping.cheapest(w, d, scale, zero, group, (1 << bits) - 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(clipping, "MANY", 0)
+        patch.setattr(clipping, "worth", lambda numbers: False)
+        one = clipping.cheapest(w, d, scale, zero, group, (1 << bits) - 1)
+        patch.setattr(clipping, "worth", lambda numbers: True)
         other = clipping.cheapest(w, d, scale, zero, group, (1 << bits) - 1)
     assert np.array_equal(one, other)
     assert not (one == 1).any()

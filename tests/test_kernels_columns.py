@@ -27,9 +27,9 @@ def problem(shape, seed):
 def both(call):
     """What is given in numpy, and compiled."""
     found = []
-    for many in (1 << 60, 0):
+    for compiled in (False, True):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(levels, "MANY", many)
+            patch.setattr(levels, "worth", lambda numbers, it=compiled: it)
             found.append(call())
     return found
 
@@ -43,6 +43,19 @@ def test_descent_is_the_same_compiled(shape, bits, group, masked, seed):
     one, other = both(lambda: descend(weight, moment, grid, refit=True, kept=kept))
     assert np.array_equal(one[0], other[0])
     assert np.array_equal(one[1].scale, other[1].scale)
+
+
+@settings(max_examples=40, deadline=None)
+@given(SHAPES, st.booleans(), SEEDS)
+def test_descent_in_pairs_is_the_same_compiled(shape, masked, seed):
+    weight, moment = problem(shape, seed)
+    weight = np.abs(weight)  # neighbours of one sign, which are what is kept in
+    grid = min_max(weight, 8, 0, symmetric=True)
+    kept = np.random.default_rng(seed).random(shape) < 0.6 if masked else None
+    partner = np.arange(shape[2]) ^ 1
+    partner[partner >= shape[2]] = -1
+    one, other = both(lambda: descend(weight, moment, grid, kept=kept, partner=partner)[0])
+    assert np.array_equal(one, other)
 
 
 @settings(max_examples=40, deadline=None)
@@ -67,7 +80,7 @@ def test_one_run_of_columns_never_adds_to_the_loss(masked, seed):
     value = np.zeros_like(aim)
     before = loss(aim, value, h)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(levels, "MANY", 0)
+        patch.setattr(levels, "worth", lambda numbers: True)
         changes = chosen.descend(0, value, h @ aim, h)
     assert np.array_equal(changes, value)
     assert loss(aim, value, h) <= before * (1 + 1e-5)

@@ -60,6 +60,11 @@ def relocate(proto: ModelProto, location: str) -> None:
         tensor.external_data[0].value = location
 
 
+def bytes_outside(proto: ModelProto) -> int:
+    """Of all shells."""
+    return sum(reference(tensor).length for tensor in _shells(proto))
+
+
 def _shells(proto: ModelProto) -> list[TensorProto]:
     found: list[TensorProto] = []
     todo = [proto.graph]

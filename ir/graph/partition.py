@@ -149,9 +149,10 @@ def decoded_bytes(model: Document) -> int:
     graphs = (*model.graphs(), *(g for f in model.functions for g in f.walk()))
     found = {v: _decoded(tensor) for graph in graphs for v, tensor in model.stored(graph)}
     fixed = repeatable(model)
-    for node in model.graph.nodes:
-        if node not in fixed:
-            found |= _weights(model, node, fixed)
+    if any(_grown(model, node) for node in fixed):
+        for node in model.graph.nodes:
+            if node not in fixed:
+                found |= _weights(model, node, fixed)
     return sum(found.values())
 
 

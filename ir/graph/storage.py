@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,7 @@ class Storage:
         self._scratch: str | None = None
         self._owner = 0  # the process that made it
         self._lock = threading.Lock()
+        self._shared: WeakValueDictionary[Blob, Bytes] = WeakValueDictionary()
 
     def keep(self, thing: Any) -> str:
         """Location of something that bytes can be read from: a file, or what reads like one."""
@@ -172,6 +174,13 @@ class Storage:
                 raise LoadError("its data file was cut short while in use")
             done += count
         return out
+
+    def shared(self, blob: Blob) -> Bytes:
+        """The bytes, as one array for all that want them at the same time; not to be changed."""
+        found = self._shared.get(blob)
+        if found is None:
+            found = self._shared[blob] = self.read(blob)
+        return found
 
     def _read_at(self, kept: Any, offset: int, out: memoryview) -> int:
         """Read without moving the place in a file, which forked processes share; where it works."""

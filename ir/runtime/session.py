@@ -1,7 +1,7 @@
 """One loaded model on the CPU.
 
-Small ones are loaded from memory, larger ones through a file in a temporary folder, with the
-weights beside it, so that no message passes 2 GB.
+Small ones are loaded from memory, their weights handed over as arrays; larger ones through a file
+in a temporary folder, with the weights beside it, so that no message passes 2 GB.
 """
 
 import json
@@ -10,6 +10,7 @@ import re
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -21,9 +22,10 @@ import numpy as np
 from onnx_compress.ir.errors import CompressError, InvalidError, LoadError, TooLongError
 from onnx_compress.ir.graph import files
 from onnx_compress.ir.graph.elements import Array
-from onnx_compress.ir.graph.external import write_beside
+from onnx_compress.ir.graph.external import bytes_outside, write_beside
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import scratch
+from onnx_compress.ir.runtime.handed import handed
 from onnx_compress.ir.runtime.limits import check_cancelled, libraries, run_seconds
 
 Feed = Mapping[str, Array]
@@ -32,7 +34,7 @@ _PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?:
 _MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")
 _GRACE = 10.0  # seconds that a run which was told to end is waited for
 _LOOK = 0.1  # seconds between looks at whether the run is to be cancelled
-_IN_MEMORY = 32 << 20  # bytes of a model that is handed over in memory
+_IN_MEMORY = 32 << 20  # bytes of large weights of a model that is handed over in memory
 
 DTYPES = {
     "tensor(float)": "float32",
@@ -121,7 +123,8 @@ class Session:
         for library in libraries():
             _register(library, options)
         try:
-            self._session = _load(model, options)
+            # the runtime reads what it is handed as long as it lives
+            self._session, self._weights = _load(model, options, optimized is None)
             self.inputs = [_port(port) for port in self._session.get_inputs()]
             self.outputs = [_port(port) for port in self._session.get_outputs()]
         except Exception as error:
@@ -138,14 +141,17 @@ class Session:
 
         Runs are on threads of their own, so that Ctrl-C ends them.
         """
-        for start in range(0, len(feeds), self.threads):
-            jobs = [_Job(self, feed) for feed in feeds[start : start + self.threads]]
-            try:
-                while jobs:
+        jobs: deque[_Job] = deque()
+        try:
+            for feed in feeds:
+                jobs.append(_Job(self, feed))
+                if len(jobs) > self.threads:  # one waits, so that no thread does
                     yield _first(jobs)
-            finally:
-                for job in jobs:
-                    job.end()
+            while jobs:
+                yield _first(jobs)
+        finally:
+            for job in jobs:
+                job.end()
 
     def call(self, feed: Feed, options: Any = None) -> list[Any]:
         """Like `run`, on this thread and whatever the time: to be timed."""
@@ -193,10 +199,10 @@ class _Job:
         wait([self._future], _GRACE)
 
 
-def _first(jobs: list[_Job]) -> list[Any]:
+def _first(jobs: deque[_Job]) -> list[Any]:
     """Outputs of the first job, which is dropped then: nobody holds on to what is given out."""
     results = jobs[0].outputs()
-    del jobs[0]
+    jobs.popleft()
     return results
 
 
@@ -230,13 +236,18 @@ def _register(library: Path, options: Any) -> None:
         raise LoadError(f"no library of operators: {_reason(error)}", hint, str(library)) from error
 
 
-def _load(model: Model | Path, options: Any) -> Any:
+def _load(model: Model | Path, options: Any, handing: bool) -> tuple[Any, list[Array]]:
+    """`handing`: weights may be handed over beside the message."""
     if isinstance(model, Path):
-        return _open(str(model), options)
-    if files.file_size(model) <= _IN_MEMORY:
-        return _open(files.to_bytes(model), options)
-    with scratch(), tempfile.TemporaryDirectory(prefix="onnx-compress-") as folder:
-        return _open(str(write_beside(model, Path(folder))), options)
+        return _open(str(model), options), []
+    skeleton = model.skeleton()
+    if bytes_outside(skeleton) > _IN_MEMORY:
+        with scratch(), tempfile.TemporaryDirectory(prefix="onnx-compress-") as folder:
+            return _open(str(write_beside(model, Path(folder))), options), []
+    if not handing:
+        return _open(files.to_bytes(model), options), []
+    message, weights = handed(skeleton, model.storage, options)
+    return _open(message, options), weights
 
 
 def _open(source: str | bytes, options: Any) -> Any:

@@ -17,8 +17,11 @@ import numpy as np
 
 from onnx_compress.kernels.machine.storage import Storage
 
-MANY = 1 << 17  # numbers from which on a kernel is worth the second that numba takes to start
+_MANY = 1 << 17  # numbers from which on a kernel is worth the second that numba takes to start
+_FEW = 1 << 12  # the same, where numba has started
+_LARGE = 1 << 20  # numbers of many weights that are worth it together
 _compiling = threading.RLock()
+_started = threading.Event()
 
 if hasattr(os, "register_at_fork"):  # no child begins in the middle of compiling
     os.register_at_fork(
@@ -70,11 +73,22 @@ class Kernel:
         dispatcher._cache = Storage(f"{self._function.__module__}.{self.__name__}.{self._variant}")
         dispatcher.compile(signature)
         dispatcher.disable_compile()
+        _started.set()
         return dispatcher
 
 
-def prepare() -> None:
-    """Load what compiles, on another thread, which a process that ends waits for."""
+def worth(numbers: int) -> bool:
+    """Whether a kernel is faster than numpy over and over again for so many numbers."""
+    return numbers >= (_FEW if _started.is_set() else _MANY)
+
+
+def prepare(numbers: int = _LARGE) -> None:
+    """Load what compiles, on another thread, which a process that ends waits for.
+
+    Only where there will be work for it: `numbers` in all.
+    """
+    if numbers < _LARGE or _started.is_set():
+        return
     threading.Thread(target=_load, name="onnx-compress-kernels").start()
 
 
@@ -83,6 +97,7 @@ def _load() -> None:
         from numba.core.registry import cpu_target
 
         cpu_target.target_context.refresh()
+        _started.set()
 
 
 def kernel(writes: tuple[str, ...]) -> Callable[[Callable[..., None]], Kernel]:

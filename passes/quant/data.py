@@ -18,6 +18,7 @@ from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.plan import main_use
+from onnx_compress.passes.solvers.gptq import inverse_factor
 from onnx_compress.passes.solvers.parallel import one_thread
 from onnx_compress.passes.statistics import Moment, Moments, collect
 from onnx_compress.passes.statistics.request import Request
@@ -38,6 +39,11 @@ class Seen:
     def damped(self) -> list[Array]:
         """H of each group, fit to be inverted."""
         return [self.moments.damped(group) for group in range(self.moments.groups)]
+
+    @cached_property
+    def inverse(self) -> Array:
+        """U of `inverse_factor` for each group, once for all weights that see the same."""
+        return inverse_factor(np.stack(self.damped))
 
     def aim(self, matrix: Array) -> Array:
         """W' for W [groups, R, K]; W itself where x' is x, or too little was seen."""

@@ -19,6 +19,7 @@ from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Inventory, Use, Weight
 from onnx_compress.ir.weights.densify import densify
 from onnx_compress.ir.weights.forms import READERS, minimum_opset, spell_out, thin_out
+from onnx_compress.kernels.machine.compiled import prepare
 from onnx_compress.passes.base import Context, Entry, Report
 from onnx_compress.passes.bias import add_to_bias
 from onnx_compress.passes.quant.notes import doubtful, memory
@@ -70,6 +71,8 @@ def encode(model: Model, context: Context, asked: Asked) -> Report:
     choice, smoothed = None, Smoothed(model)
     newest, refused = reachable(model, context, (r.minimum_opset for r in READERS.values()))
     found = context.weights(model)
+    if context.fit:
+        prepare(sum(weight.size for weight in found))  # while samples run
     if any(asked.bits_of(weight) <= 8 for weight in found):
         done.skipped += [Entry("operator set", refused)] if refused else []
         least = inf if asked.activations == "float" else asked.least_db
@@ -202,6 +205,8 @@ def _products(
     """Weights whose products may be of integers that are made at run time."""
     if asked.activations == "float" or not context.fit:
         return []
-    trial = Choice.supposed(model, found, context, newest)
     eight = [weight for weight in found if asked.bits_of(weight) == 8]
+    if not eight:
+        return []
+    trial = Choice.supposed(model, found, context, newest)
     return [w for w in eight if "dynamic" in trial.readers(w).values()]

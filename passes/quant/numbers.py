@@ -54,7 +54,7 @@ def choose(
     if h is not None and seen is not None:
         # a mask is kept by descent alone
         if setting.bits >= 2 and kept is None and len(seen.moments.stored) == 1:
-            planes = [(_begun(matrix, h, grid, codes), grid) for codes, grid in planes]
+            planes = [(_begun(matrix, h, seen, grid, codes), grid) for codes, grid in planes]
         planes = _descended(matrix, planes, h, True, _SWEEPS, kept)
     fine = half and all(fit_half(grid.scale) for _, grid in planes)
     kind = np.dtype(np.float16 if fine else np.float32)
@@ -102,12 +102,15 @@ def _grid(scale: Array, zero: float, block: int, columns: int, levels: int) -> G
     return Grid(positive, np.full_like(positive, zero), 2, block, columns, levels)
 
 
-def _begun(matrix: Array, h: Array, grid: Grid, codes: Array) -> Array:
+def _begun(matrix: Array, h: Array, seen: Seen, grid: Grid, codes: Array) -> Array:
     """Codes of GPTQ, from where descent ends in a better minimum.
 
     Those that there are where squares of inputs are more than float32 holds.
     """
-    return gptq(matrix, h, grid) if np.isfinite(h).all() else codes
+    if not np.isfinite(h).all():
+        return codes
+    upper = seen.inverse if grid.group < grid.columns else None
+    return gptq(matrix, h, grid, upper=upper)
 
 
 def _descended(

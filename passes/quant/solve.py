@@ -1,5 +1,7 @@
 """The form of a weight, with its numbers: what `plan` chose and `numbers` or `rounding` found."""
 
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,7 +85,12 @@ def _packed(weight: Weight, plan: Plan, seen: Seen | None) -> Solved | No:
     groups = seen.moments.groups if seen is not None else 1
     matrix = order.matrix(array).reshape(groups, -1, order.columns)
     kept = mask_of(matrix)
-    aim = matrix if seen is None else on_mask(seen.aim(matrix), np.stack(seen.damped), kept)
+    aim = matrix
+    if seen is not None:
+        with ThreadPoolExecutor(1) as pool:  # GPTQ wants another factor of H than the aim does
+            if setting.bits >= 2 and plan.block < order.columns and kept is None:
+                pool.submit(copy_context().run, getattr, seen, "inverse")
+            aim = on_mask(seen.aim(matrix), np.stack(seen.damped), kept)
     half = not set(plan.readers.values()) & set(KERNELS)
     dtype = np_dtype(weight.element)
 

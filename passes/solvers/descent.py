@@ -28,7 +28,7 @@ from onnx_compress.passes.solvers.parallel import over_rows
 
 Array = npt.NDArray[Any]
 _BLOCK = 256  # columns after which the whole gradient follows
-_STEP = 16  # columns after which that of the block does
+_STEP = 32  # columns after which that of the block does
 _CHUNK = 256  # columns of the gradient that follow at a time, so that no sum leaves the cache
 
 
@@ -80,8 +80,7 @@ def descend(
         levels = Affine(turned(scale), turned(zero), grid.top, grid.group)
         value = levels.value(turned(q))
         if partner is not None:
-            parts = levels.scale, levels.zero, grid.top, grid.group
-            levels = Paired(*parts, partner=partner, now=value)
+            levels = Paired(levels.scale, levels.zero, grid.top, grid.group, partner)
         allowed: Levels = Masked(levels, turned(mask[0]) > 0) if mask else levels
         sweep(turned(w), value, h, allowed, sweeps, refit)
         return turned(levels.codes(value)), turned(levels.scale).astype(np.float64)

@@ -19,22 +19,24 @@ from onnx_compress.passes.solvers.levels import Affine
 from onnx_compress.passes.solvers.parallel import one_thread, over_rows
 
 Array = npt.NDArray[Any]
-_BLOCK, _STEP = 256, 16  # columns after which all the rest follows, and after which the block does
+_BLOCK, _STEP = 256, 32  # columns after which all the rest follows, and after which the block does
 
 
-def gptq(weight: Array, moment: Array, grid: Grid, threads: int | None = None) -> Array:
+def gptq(
+    weight: Array, moment: Array, grid: Grid, threads: int | None = None, upper: Array | None = None
+) -> Array:
     """Codes on a given grid, float32, of the shape of the weight.
 
     `weight`: [R, K] or [G, R, K]; `moment`: [K, K] or [G, K, K], damped, positive definite, or
-    numpy.linalg.LinAlgError is raised.
+    numpy.linalg.LinAlgError is raised. `upper`: `inverse_factor(moment)`, if it is known.
     """
     array, h = np.asarray(weight, np.float32), np.asarray(moment, np.float64)
-    diagonal = np.diagonal(h, axis1=-2, axis2=-1)
-    order = np.broadcast_to(np.arange(grid.columns), diagonal.shape)
+    order = np.broadcast_to(np.arange(grid.columns), h.shape[:-1])
     if grid.group >= grid.columns:
-        order = np.argsort(-diagonal, axis=-1, kind="stable")
-    with one_thread():
-        upper = inverse_factor(h, order).astype(np.float32)
+        diagonal = np.diagonal(h, axis1=-2, axis2=-1)
+        order, upper = np.argsort(-diagonal, axis=-1, kind="stable"), None
+    if upper is None:
+        upper = inverse_factor(h, order)
 
     def solve(upper: Array, w: Array, scale: Array, zero: Array) -> tuple[Array, ...]:
         levels = Affine(turned(scale), turned(zero), grid.top, grid.group)
@@ -47,18 +49,21 @@ def gptq(weight: Array, moment: Array, grid: Grid, threads: int | None = None) -
     return codes
 
 
-def inverse_factor(moment: Array, order: Array) -> Array:
-    """U with UT U = H^-1, columns of H in the order given. [..., K, K], float64."""
+def inverse_factor(moment: Array, order: Array | None = None) -> Array:
+    """U with UT U = H^-1, columns of H in the order given, [..., K]. [..., K, K], float32."""
     from scipy.linalg import lapack
 
+    found = np.empty(moment.shape, np.float32)
     if not moment.size:
-        return moment
-    flat, columns = moment.reshape(-1, *moment.shape[-2:]), moment.shape[-1]
-    found = np.empty_like(flat)
-    for at, turn in enumerate(order.reshape(-1, columns)[:, ::-1]):
-        low = np.linalg.cholesky(flat[at][np.ix_(turn, turn)])
-        found[at] = lapack.dtrtri(low, lower=1)[0][::-1, ::-1]
-    return found.reshape(moment.shape)
+        return found
+    columns = moment.shape[-1]
+    flat, out = (each.reshape(-1, columns, columns) for each in (moment, found))
+    turns = np.broadcast_to(np.arange(columns) if order is None else order, moment.shape[:-1])
+    with one_thread():
+        for at, turn in enumerate(turns.reshape(-1, columns)[:, ::-1]):
+            low = np.linalg.cholesky(flat[at][np.ix_(turn, turn)])
+            out[at] = lapack.dtrtri(low, lower=1)[0][::-1, ::-1]
+    return found
 
 
 def _rounded(w: Array, upper: Array, levels: Affine) -> Array:

@@ -10,13 +10,13 @@ All arrays are turned, [B, K, R] and [B, G, R], single precision, and changed in
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from onnx_compress.kernels import columns
-from onnx_compress.kernels.machine.compiled import MANY
+from onnx_compress.kernels.machine.compiled import worth
 
 Array = npt.NDArray[Any]
 Along = Callable[[Array], Array]
@@ -26,8 +26,8 @@ _LEAST = 0.1  # of itself that a scale may shrink to at once
 class Nearest(Protocol):
     """What knows the levels of a column."""
 
-    def nearest(self, column: int, aim: Array) -> Array:
-        """The levels nearest to `aim`, [B, R]."""
+    def nearest(self, column: int, aim: Array, value: Array) -> Array:
+        """The levels nearest to `aim`, [B, R]; `value` [B, K, R]: what all columns are."""
 
 
 def one_by_one(levels: Nearest, start: int, value: Array, gradient: Array, h: Array) -> Array:
@@ -38,7 +38,7 @@ def one_by_one(levels: Nearest, start: int, value: Array, gradient: Array, h: Ar
     g, changes = gradient.copy(), np.zeros_like(gradient)
     for at in range(g.shape[1]):
         size, old = h[:, at, at, None], value[:, start + at]
-        new = levels.nearest(start + at, old + g[:, at] / size)
+        new = levels.nearest(start + at, old + g[:, at] / size, value)
         step = new - old
         # only where the loss falls by more than rounding: what is equal stays
         better = step * (2 * g[:, at] - step * size) > 0
@@ -52,16 +52,16 @@ def one_by_one(levels: Nearest, start: int, value: Array, gradient: Array, h: Ar
 class Affine:
     """`scale`, `zero`: [B, G, R]; `top`: the largest code; `group`: columns of a group.
 
-    `compiled`: whether there is a kernel that knows its levels.
+    `partner`: see paired.py.
     """
 
-    compiled: ClassVar[bool] = True
     scale: Array
     zero: Array
     top: int
     group: int
+    partner: Array | None = None
 
-    def nearest(self, column: int, aim: Array) -> Array:
+    def nearest(self, column: int, aim: Array, value: Array) -> Array:
         """The levels nearest to `aim`, [B, R]."""
         scale, zero = self.scale[:, column // self.group], self.zero[:, column // self.group]
         codes = np.rint(aim / scale + zero)
@@ -71,24 +71,24 @@ class Affine:
         self, start: int, value: Array, gradient: Array, h: Array, kept: Array | None = None
     ) -> Array:
         """As `one_by_one`, the same bits. `kept` [B, K, R]: a number is zero where it is False."""
-        if value.size < MANY or not self.compiled:
+        if not worth(value.size):
             levels = self if kept is None else Masked(self, kept)
             return one_by_one(levels, start, value, gradient, h)
         parts = self.scale, self.zero, self.group, self.top
-        return columns.descend(value, start, gradient, h, *parts, kept)
+        return columns.descend(value, start, gradient, h, *parts, kept, self.partner)
 
     def round(self, start: int, w: Array, upper: Array) -> Array:
         """Round n columns of `w` [B, K, R] from `start` on by GPTQ; what they lose, [B, n, R].
 
         `upper`: [B, n, n]; what is lost is over its diagonal.
         """
-        if w.size >= MANY:
+        if worth(w.size):
             parts = self.scale, self.zero, self.group, self.top
             return columns.gptq(w, start, upper, *parts)
         errors = np.empty((len(w), upper.shape[1], w.shape[2]), np.float32)
         for at in range(upper.shape[1]):
             k = start + at
-            value = self.nearest(k, w[:, k])
+            value = self.nearest(k, w[:, k], w)
             errors[:, at] = error = (w[:, k] - value) / upper[:, at, at, None]
             w[:, k + 1 : start + upper.shape[1]] -= upper[:, at, at + 1 :, None] * error[:, None]
             w[:, k] = value
@@ -134,9 +134,10 @@ class Masked:
         """Groups are those of the levels."""
         self.group = self.levels.group
 
-    def nearest(self, column: int, aim: Array) -> Array:
+    def nearest(self, column: int, aim: Array, value: Array) -> Array:
         """The levels nearest to `aim`, [B, R]; zero where that is all there is."""
-        return np.where(self.kept[:, column], self.levels.nearest(column, aim), np.float32(0))
+        nearest = self.levels.nearest(column, aim, value)
+        return np.where(self.kept[:, column], nearest, np.float32(0))
 
     def descend(self, start: int, value: Array, gradient: Array, h: Array) -> Array:
         """As `one_by_one`."""
@@ -161,7 +162,7 @@ class Bases:
         self._choices = choices
         self._levels = np.tensordot(choices, self.scale, 1)  # [2^N, B, G, R]
 
-    def nearest(self, column: int, aim: Array) -> Array:
+    def nearest(self, column: int, aim: Array, value: Array) -> Array:
         """The levels nearest to `aim`, [B, R]."""
         levels = self._levels[:, :, column // self.group]
         best: Array = levels[0]

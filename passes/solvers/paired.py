@@ -9,8 +9,7 @@ one sign are rare. So 8 bits are used, a little narrower for rows that have such
 `partner`: [K], for each column the one whose product is added to its own, -1 for none.
 """
 
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,22 +50,18 @@ def _ends(partner: Array) -> tuple[Array, Array]:
     return first, partner[first]
 
 
-@dataclass
 class Paired(Affine):
-    """Levels -127 to 127 around `zero`; `value`: [B, K, R], the numbers as they are changed."""
+    """Levels -127 to 127 around `zero`, 127, that go with what the partner of a column is."""
 
-    compiled: ClassVar[bool] = False  # each column hangs on what its partner is
-    partner: Array = field(default_factory=lambda: np.zeros(0, np.intp))
-    now: Array = field(default_factory=lambda: np.zeros((0, 0, 0), np.float32))
-
-    def nearest(self, column: int, aim: Array) -> Array:
-        """The levels nearest to `aim`, [B, R], that go with what its neighbour is."""
-        group, other = column // self.group, int(self.partner[column])
-        scale = self.scale[:, group]
-        codes = np.rint(aim / scale)
-        low, high = np.float32(-TOP), np.float32(TOP)
-        if other >= 0:
-            beside = np.rint(self.now[:, other] / scale)
-            low = np.maximum(low, -MOST - np.minimum(beside, 0))
-            high = np.minimum(high, MOST - np.maximum(beside, 0))
-        return np.asarray(scale * np.clip(codes, low, high), np.float32)
+    def nearest(self, column: int, aim: Array, value: Array) -> Array:
+        """The levels nearest to `aim`, [B, R]; `value` [B, K, R]: what all columns are."""
+        other = -1 if self.partner is None else int(self.partner[column])
+        if other < 0:
+            return super().nearest(column, aim, value)
+        group = column // self.group
+        scale, zero = self.scale[:, group], self.zero[:, group]
+        beside = np.rint(value[:, other] / scale)
+        low = zero - MOST - np.minimum(beside, np.float32(0))
+        high = zero + MOST - np.maximum(beside, np.float32(0))
+        codes = np.clip(np.rint(aim / scale + zero), low, high)
+        return np.asarray(scale * (np.clip(codes, np.float32(0), np.float32(self.top)) - zero))

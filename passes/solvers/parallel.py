@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import copy_context
+from functools import cache
 from threading import Lock
 from typing import Any
 
@@ -101,12 +102,18 @@ def one_thread() -> Iterator[None]:
 
 
 def _limit() -> Any:
+    _take_over()
+    return _libraries().limit(limits=1)
+
+
+@cache
+def _libraries() -> Any:
+    """Of linear algebra. To look for them takes longer than a small weight does."""
     # scipy has a BLAS of its own: loaded later, it would have as many threads as there are cores
     import scipy.linalg  # noqa: F401
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import ThreadpoolController
 
-    _take_over()
-    return threadpool_limits(1)
+    return ThreadpoolController()
 
 
 def _take_over() -> None:

@@ -22,7 +22,7 @@ from onnx_compress.passes.base import Context
 from onnx_compress.passes.quant.halves import HELD
 from onnx_compress.passes.verify import Reference
 
-_SAMPLES = 16  # means of convolutions are over many positions of each
+_SAMPLES = 8  # means of convolutions are over many positions of each
 
 
 @dataclass(frozen=True)
