@@ -26,16 +26,16 @@ def handed(skeleton: ModelProto, storage: Storage, options: Any) -> tuple[bytes,
     import onnxruntime
 
     graph = skeleton.graph
-    inside = _read_inside(graph)
     read = {name for node in graph.node for name in node.input}
     ports = {port.name for port in (*graph.input, *graph.output)}
+    wanted = read | ports | _read_inside(graph)
     names: list[str] = []
     kept: list[Array] = []
     values: list[Any] = []
     for tensor in list(graph.initializer):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
-        if tensor.name not in read | inside | ports:
+        if tensor.name not in wanted:
             graph.initializer.remove(tensor)
             continue
         dtype = np_dtype(tensor.data_type)
