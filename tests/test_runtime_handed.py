@@ -3,10 +3,11 @@
 import gc
 
 import numpy as np
+import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from onnx_compress.ir.graph import from_proto, to_bytes
+from onnx_compress.ir.graph import from_proto, load, to_bytes
 from onnx_compress.ir.graph.clone import clone
 from onnx_compress.ir.runtime import Session
 from onnx_compress.ir.runtime.session import _open
@@ -118,3 +119,16 @@ def test_a_session_outlives_its_model():
     found = session.run({"at": np.arange(N)})[0]
     del rubbish
     assert np.array_equal(found, square(0))
+
+
+def test_axes_and_sizes_that_came_in_a_file_of_their_own(tmp_path):
+    text = """(float[4,64] x) => (float[?,?] y) {
+        m = MatMul(x, w)  r = Reshape(m, size)  least = ReduceMin<keepdims=0>(r, axes)
+        y = Expand(least, out) }"""
+    sizes = {"size": np.int64([2, 2, 64]), "axes": np.int64([-2]), "out": np.int64([3, 2, 64])}
+    proto = parsed(text.replace("?,?", "3,2,64"), 20, 9, w=square(0), **sizes)
+    path = tmp_path / "model.onnx"
+    onnx.save(proto, path, save_as_external_data=True, size_threshold=0, convert_attribute=True)
+    x = square(1)[:4]
+    expected = (x @ square(0)).reshape(2, 2, N).min(1)
+    assert np.allclose(Session(load(path)).run({"x": x})[0], expected, atol=1e-4)

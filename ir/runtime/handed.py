@@ -3,7 +3,8 @@
     model.onnx, 18 MB   ->   skeleton, 30 kB   +   {"conv1.weight": array, ...}
 
 Nothing is built, parsed and copied. Weights that only bodies read or that are in Constant nodes,
-and of types that numpy has not, are in the message as in a file; what nothing reads is left out.
+of types that numpy has not, or that may be axes or sizes, are in the message as in a file; what
+nothing reads is left out.
 """
 
 from typing import Any
@@ -12,7 +13,7 @@ from onnx import GraphProto, ModelProto, TensorProto
 
 from onnx_compress.ir.graph.elements import Array, dims, np_dtype
 from onnx_compress.ir.graph.export import chunks, pieces
-from onnx_compress.ir.graph.storage import Storage
+from onnx_compress.ir.graph.storage import THRESHOLD, Storage
 from onnx_compress.ir.graph.wire import reference
 
 _LOCATION = "handed over"
@@ -38,9 +39,11 @@ def handed(skeleton: ModelProto, storage: Storage, options: Any) -> tuple[bytes,
         if tensor.name not in wanted:
             graph.initializer.remove(tensor)
             continue
-        dtype = np_dtype(tensor.data_type)
-        if tensor.name in read and dtype.isbuiltin == 1:  # the runtime looks for no others
-            data = storage.shared(reference(tensor))
+        blob, dtype = reference(tensor), np_dtype(tensor.data_type)
+        told = blob.length < THRESHOLD or (dtype.kind == "i" and dtype.itemsize >= 4)
+        # the runtime looks for what its nodes read alone, and itself reads axes, sizes and factors
+        if tensor.name in read and dtype.isbuiltin == 1 and not told:
+            data = storage.shared(blob)
             array = data.view(dtype).reshape(dims(tensor))
             tensor.external_data[0].value = _LOCATION
             names.append(tensor.name)

@@ -36,14 +36,14 @@ class Seen:
     mean: Array | None = None
 
     @cached_property
-    def damped(self) -> list[Array]:
-        """H of each group, fit to be inverted."""
-        return [self.moments.damped(group) for group in range(self.moments.groups)]
+    def damped(self) -> Array:
+        """H of each group, [groups, K, K], fit to be inverted."""
+        return self.moments.damped()
 
     @cached_property
     def inverse(self) -> Array:
         """U of `inverse_factor` for each group, once for all weights that see the same."""
-        return inverse_factor(np.stack(self.damped))
+        return inverse_factor(self.damped)
 
     def aim(self, matrix: Array) -> Array:
         """W' for W [groups, R, K]; W itself where x' is x, or too little was seen."""

@@ -48,7 +48,7 @@ def choose(
     `kept`: of a pruned weight, what is not zero; signs know no zero, and pay no heed.
     """
     kept = None if setting.bits == 1 else kept
-    h = None if seen is None else np.stack(seen.damped)
+    h = None if seen is None else seen.damped
     importance = None if h is None else np.diagonal(h, axis1=1, axis2=2)
     planes = _started(matrix, setting, block, importance)
     if h is not None and seen is not None:

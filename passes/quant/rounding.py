@@ -41,13 +41,13 @@ def descended(
     use: Use,
     form: Affine,
     aim: Array,
-    damped: list[Array],
+    damped: Array,
     partner: Array | None = None,
     kept: Array | None = None,
 ) -> Affine:
     """The same scales with codes of less loss; the form as it is where scales cross its rows.
 
-    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: H of each group;
+    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: H of each group, [groups, K, K];
     `partner`: of columns that are added in 16 bits; `kept`: of a pruned weight, what is not zero.
     """
     if form.scale is None or not form.scales_along(use):
@@ -62,6 +62,6 @@ def descended(
     zero = np.full(scale.shape, float(TOP))
     grid = Grid(scale, zero, 8, order.columns, order.columns, levels=2 * TOP + 1)
     start = order.matrix(form.codes).astype(np.float32).reshape(aim.shape) + TOP
-    codes, _ = descend(aim, np.stack(damped), grid, start, _SWEEPS, kept=kept, partner=partner)
+    codes, _ = descend(aim, damped, grid, start, _SWEEPS, kept=kept, partner=partner)
     new = order.restore(codes.reshape(order.rows, order.columns) - TOP).astype(np.int8)
     return replace(form, codes=np.ascontiguousarray(new))

@@ -70,7 +70,7 @@ def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Sol
         return Solved(form)
     matrix = use.matrix(weight.array())
     kept = mask_of(matrix)
-    aim = on_mask(seen.aim(matrix), np.stack(seen.damped), kept)
+    aim = on_mask(seen.aim(matrix), seen.damped, kept)
     form = descended(weight, use, form, aim, seen.damped, partner, kept)
     return Solved(form, seen.shift(matrix, use.matrix(form.decode())))
 
@@ -90,7 +90,7 @@ def _packed(weight: Weight, plan: Plan, seen: Seen | None) -> Solved | No:
         with ThreadPoolExecutor(1) as pool:  # GPTQ wants another factor of H than the aim does
             if setting.bits >= 2 and plan.block < order.columns and kept is None:
                 pool.submit(copy_context().run, getattr, seen, "inverse")
-            aim = on_mask(seen.aim(matrix), np.stack(seen.damped), kept)
+            aim = on_mask(seen.aim(matrix), seen.damped, kept)
     half = not set(plan.readers.values()) & set(KERNELS)
     dtype = np_dtype(weight.element)
 

@@ -62,17 +62,24 @@ class _Counts:
         if kept is not None and x.ndim > 2 and x.shape[:2] == kept.shape:
             x = x[kept]
         x = x.reshape(-1)
-        x = x[np.isfinite(x)]
         if not x.size:
             return
-        self._low = min(self._low, float(x.min()))
-        self._high = max(self._high, float(x.max()))
+        low, high = float(x.min()), float(x.max())
+        if not np.isfinite(high - low):
+            x = x[np.isfinite(x)]
+            low, high = float(x.min(initial=np.inf)), float(x.max(initial=-np.inf))
+        self._low, self._high = min(self._low, low), max(self._high, high)
         widest = max(-self._low, self._high)
         while widest >= _HALF * 2.0**self._exponent:
             self._counts = self._merged()
             self._exponent += 1
-        place = np.floor(x.astype(np.float64) / 2.0**self._exponent).astype(np.int64) + _HALF
+        place = np.floor(x * self._factor(x.dtype)).astype(np.intp) + _HALF
         self._counts += np.bincount(np.maximum(place, 0), minlength=2 * _HALF)
+
+    def _factor(self, dtype: np.dtype[Any]) -> Any:
+        """Bins for 1, a power of two: in single precision where that is exact."""
+        single = dtype == np.float32 and self._exponent > -120
+        return (np.float32 if single else np.float64)(2.0**-self._exponent)
 
     def _merged(self) -> Array:
         out = np.zeros_like(self._counts)

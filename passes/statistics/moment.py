@@ -71,16 +71,20 @@ class Moments:
         """Whether there were more rows than columns, without which H has no full rank."""
         return self.rows > self.columns
 
-    def damped(self, group: int = 0, share: float = 0.01) -> Array:
-        """H fit to be inverted: 1 % of the mean diagonal is added to it.
+    def damped(self, share: float = 0.01) -> Array:
+        """H of all groups, [groups, K, K], fit to be inverted: 1 % of the mean diagonal is added.
 
         Correlations about the mean are believed by `TRUST`; with fewer rows than columns, by that
         times rows / columns: what the data do not tell is taken for uncorrelated. Means, which few
         rows tell, are believed.
         """
         told = min(self.rows / max(self.columns, 1), 1.0)
-        means = np.outer(self.mean[group], self.mean[group])
-        return damped(shrunk(self.covariance(group), TRUST * told) + means, share)
+        means = self.mean[:, :, None] * self.mean[:, None, :]
+        if self.groups > 1:
+            about = self.stored[0].astype(np.float64) - means
+        else:
+            about = self.covariance()[None]
+        return damped(shrunk(about, TRUST * told) + means, share)
 
     @property
     def note(self) -> str:
