@@ -47,7 +47,7 @@ def descended(
 ) -> Affine:
     """The same scales with codes of less loss; the form as it is where scales cross its rows.
 
-    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: H of each group, [groups, K, K];
+    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: [groups, K, K], H;
     `partner`: of columns that are added in 16 bits; `kept`: of a pruned weight, what is not zero.
     """
     if form.scale is None or not form.scales_along(use):
