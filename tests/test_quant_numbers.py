@@ -53,3 +53,34 @@ def test_inputs_too_large_to_be_squared_leave_the_nearest_codes():
         near = chosen(weight, seen(x))
     assert np.isfinite(near).all()
     assert np.abs(near - weight).max() < np.abs(weight).max() / 4
+
+
+def test_more_columns_than_are_looked_at_together_go_in_parts():
+    rows, columns = 24, 600
+    rng = np.random.default_rng(5)
+    weight = rng.standard_normal((1, rows, columns)).astype(np.float32)
+    x = (rng.standard_normal((900, 40)) @ rng.standard_normal((40, columns))).astype(np.float32)
+    gram = Gram(columns, 256)
+    gram.add(x)
+    wide = Seen(Moments(gram.total[None] / gram.rows, gram.rows, tuple(gram.packed())))
+    assert [place.start for place, _ in wide.parts] == [0, 256, 512]
+    found = choose(weight, Setting(4, BLOCK, True, 1), wide, False, BLOCK)
+    near = choose(weight, Setting(4, BLOCK, True, 1), None, False, BLOCK)
+    for place, part in wide.parts:
+        groups = slice(place.start // BLOCK, -(-place.stop // BLOCK))
+        alone = choose(weight[..., place], Setting(4, BLOCK, True, 1), part, False, BLOCK)
+        assert np.array_equal(found.codes[..., place], alone.codes)
+        assert np.array_equal(found.scale[..., groups], alone.scale)
+        lost = [
+            loss(weight[0, :, place], decoded(each, columns)[:, place], part.damped[0])
+            for each in (found, near)
+        ]
+        assert lost[0] < lost[1] / 2
+    # blocks of 48 would have columns of two parts: the data are of no use
+    odd = choose(weight, Setting(4, 48, True, 1), wide, False, 48)
+    assert np.array_equal(odd.codes, choose(weight, Setting(4, 48, True, 1), None, False, 48).codes)
+
+
+def decoded(found, columns):
+    grid = Grid(found.scale[0].astype(np.float64), found.zero.astype(np.float64), 4, BLOCK, columns)
+    return grid.decode(found.codes[0])

@@ -16,7 +16,7 @@ from onnx_compress.passes.quant import Quant
 from onnx_compress.passes.quant.paired import partners
 from onnx_compress.passes.solvers.descent import descend
 from onnx_compress.passes.solvers.grid import Grid
-from onnx_compress.passes.solvers.paired import MOST, TOP, drawn_in, largest_pair
+from onnx_compress.passes.solvers.paired import MOST, TOP, drawn_in, largest_pair, within
 
 from models_by_text import build, draw, quant, same_numbers_in_any_order  # noqa: F401
 
@@ -73,6 +73,12 @@ def test_what_is_drawn_in_never_saturates(rows, columns, seed):
     assert (matmul_integer(bytes_, operand, 0, 0, saturate=True) == exact).all()
     within = largest_pair(codes.astype(int), partner)[:, 0] <= MOST
     assert (kept[within] == codes[within]).all()
+
+
+def test_partners_within_some_columns():
+    partner = np.array([9, 2, 1, 4, 3, 6, 5, -1, -1, 0])
+    assert within(partner, slice(0, 6)).tolist() == [-1, 2, 1, 4, 3, -1]
+    assert within(partner, slice(4, 10)).tolist() == [-1, 2, 1, -1, -1, -1]
 
 
 def test_descent_keeps_pairs_in_and_never_raises_the_loss():

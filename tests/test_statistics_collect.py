@@ -1,6 +1,7 @@
 """collect(): batches of sums, batches of samples, bodies, masks, and what cannot be."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,6 +66,7 @@ def test_weights_of_few_columns_may_see_more_windows():
     few, many = Look(4.0, samples=8), Look(4.0, samples=8, work=1 << 26)
     assert few.limit(64) == 512 // 8
     assert many.limit(64) == (1 << 26) // 64**2 // 8
+    assert replace(many, most=16.0).limit(64) == 16 * 64 // 8
     assert many.limit(4096) == few.limit(4096) == 4 * 4096 // 8
 
 
@@ -211,8 +213,11 @@ def test_wide_inputs_have_blocks_and_say_so():
     assert [len(block) for block in found.blocks()] == [4, 4, 2]
     assert np.allclose(found.matrix()[:4, :4], whole[:4, :4], atol=1e-6)
     assert not found.matrix()[:4, 4:].any()
-    mean = x.mean(0, dtype=np.float64)
-    assert np.allclose(found.damped()[0, :4, 4:], np.outer(mean, mean)[:4, 4:], atol=1e-6)
+    for place, part in found.parts():
+        assert np.allclose(part.matrix(), whole[place, place], atol=1e-6)
+        assert np.allclose(part.mean[0], x[:, place].mean(0), atol=1e-6)
+        assert part.damped().shape == (1, part.columns, part.columns)
+    assert [place.stop for place, _ in found.parts()] == [4, 8, 10]
     assert np.allclose(found.diagonal(), np.diagonal(whole), atol=1e-6)
     assert "3 blocks" in found.note
 

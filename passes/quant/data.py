@@ -5,7 +5,7 @@ x'   of the model as changed so far    H = E[x' x'T]
 W' = W C H^-1      what comes nearest to W x on x', which is what codes are chosen for
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -35,9 +35,15 @@ class Seen:
     cross: Array | None = None
     mean: Array | None = None
 
+    @property
+    def parts(self) -> Iterator[tuple[slice, "Seen"]]:
+        """Columns that can be looked at alone, one after the other; of most weights all."""
+        for place, moments in self.moments.parts():
+            yield place, self if moments is self.moments else Seen(moments)
+
     @cached_property
     def damped(self) -> Array:
-        """H of each group, [groups, K, K], fit to be inverted."""
+        """H of each group, [groups, K, K], fit to be inverted; of many columns, see `parts`."""
         return self.moments.damped()
 
     @cached_property

@@ -45,15 +45,36 @@ def choose(
 ) -> Numbers:
     """For a weight [groups, R, K], all groups' rows in one; `half`: scales may be float16.
 
+    Columns of which too many were seen to be looked at together are so in parts.
+
     `kept`: of a pruned weight, what is not zero; signs know no zero, and pay no heed.
     """
     kept = None if setting.bits == 1 else kept
+    # where columns of several parts share a scale, all that is known is of no use
+    if seen is None or any(place.start % block for place, _ in seen.moments.parts()):
+        return _chosen(matrix, setting, None, half, block, kept)
+    found = []
+    for at, part in seen.parts:
+        mask = None if kept is None else kept[..., at]
+        found.append(_chosen(matrix[..., at], setting, part, half, block, mask))
+    zero = found[0].zero
+    return Numbers(
+        np.concatenate([each.codes for each in found], axis=-1),
+        np.concatenate([each.scale for each in found], axis=-1),
+        zero if zero.ndim < 2 else np.concatenate([each.zero for each in found], axis=-1),
+    )
+
+
+def _chosen(
+    matrix: Array, setting: Setting, seen: Seen | None, half: bool, block: int, kept: Array | None
+) -> Numbers:
+    """Of columns that are looked at together."""
     h = None if seen is None else seen.damped
     importance = None if h is None else np.diagonal(h, axis1=1, axis2=2)
     planes = _started(matrix, setting, block, importance)
     if h is not None and seen is not None:
         # a mask is kept by descent alone
-        if setting.bits >= 2 and kept is None and len(seen.moments.stored) == 1:
+        if setting.bits >= 2 and kept is None:
             planes = [(_begun(matrix, h, seen, grid, codes), grid) for codes, grid in planes]
         planes = _descended(matrix, planes, h, True, _SWEEPS, kept)
     fine = half and all(fit_half(grid.scale) for _, grid in planes)

@@ -17,8 +17,8 @@ def mask_of(matrix: Array) -> Array | None:
     return kept if kept.size and 1 - kept.mean() >= _MEANT else None
 
 
-def on_mask(aim: Array, damped: Array, kept: Array | None) -> Array:
+def on_mask(aim: Array, damped: Array, kept: Array) -> Array:
     """What comes nearest to `aim` [G, R, K] without weights outside of the mask."""
-    if kept is None or not (aim[~kept] != 0).any():
+    if not (aim[~kept] != 0).any():
         return aim
     return masked_least_squares(aim, damped, kept)

@@ -13,9 +13,10 @@ from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms import Affine
 from onnx_compress.ir.weights.order import order_of
 from onnx_compress.kernels.affine import largest, quantize, scale_for
+from onnx_compress.passes.quant.data import Seen
 from onnx_compress.passes.solvers.descent import descend
 from onnx_compress.passes.solvers.grid import Grid
-from onnx_compress.passes.solvers.paired import TOP
+from onnx_compress.passes.solvers.paired import TOP, drawn_in, within
 
 _SWEEPS = 2
 
@@ -41,13 +42,13 @@ def descended(
     use: Use,
     form: Affine,
     aim: Array,
-    damped: Array,
+    seen: Seen,
     partner: Array | None = None,
     kept: Array | None = None,
 ) -> Affine:
     """The same scales with codes of less loss; the form as it is where scales cross its rows.
 
-    `aim`: [groups, rows, columns], what the codes are to come near; `damped`: [groups, K, K], H;
+    `aim`: [groups, rows, columns], what the codes are to come near; `seen`: what H is of;
     `partner`: of columns that are added in 16 bits; `kept`: of a pruned weight, what is not zero.
     """
     if form.scale is None or not form.scales_along(use):
@@ -57,11 +58,21 @@ def descended(
     if (wide != wide[:, :1]).any():  # of a grouped ConvTranspose, inputs have scales, too
         return form
     scale = wide[:, :1].astype(np.float64)
-    # the one code more that two's complement has is left out
     scale = scale.reshape(*aim.shape[:2], 1)
     zero = np.full(scale.shape, float(TOP))
-    grid = Grid(scale, zero, 8, order.columns, order.columns, levels=2 * TOP + 1)
-    start = order.matrix(form.codes).astype(np.float32).reshape(aim.shape) + TOP
-    codes, _ = descend(aim, damped, grid, start, _SWEEPS, kept=kept, partner=partner)
-    new = order.restore(codes.reshape(order.rows, order.columns) - TOP).astype(np.int8)
+    codes = order.matrix(form.codes).astype(np.float32).reshape(aim.shape) + TOP
+    for place, part in seen.parts:
+        columns = place.stop - place.start
+        # the one code more that two's complement has is left out
+        grid = Grid(scale, zero, 8, columns, columns, levels=2 * TOP + 1)
+        given = None if kept is None else kept[..., place]
+        beside = None if partner is None else within(partner, place)
+        start = codes[..., place]
+        codes[..., place], _ = descend(
+            aim[..., place], part.damped, grid, start, _SWEEPS, kept=given, partner=beside
+        )
+    codes -= TOP
+    if partner is not None:  # those whose partner is in another part
+        codes = drawn_in(codes, partner)
+    new = order.restore(codes.reshape(order.rows, order.columns)).astype(np.int8)
     return replace(form, codes=np.ascontiguousarray(new))

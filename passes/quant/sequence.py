@@ -33,7 +33,8 @@ from onnx_compress.passes.solvers.parallel import one_thread, workers
 from onnx_compress.passes.statistics import CrossMoment, Look, Mean, Moment
 
 Answer = tuple[Weight, Solved | No]
-_WINDOWS = 16.0  # of convolutions, for each column
+_WINDOWS, _MOST = 4.0, 16.0  # of convolutions, for each column; more while that is little work:
+_WORK = 1 << 37  # products, of a moment
 _AT_ONCE, _SMALL = 2, 1 << 21  # weights that are solved at a time, and bytes that they may have
 
 
@@ -177,7 +178,7 @@ class _Stages:
         """H, C and the means of all weights of a stage; those that share inputs share them."""
         uses = {w: (main_use(w), main_use(self._twins[w])) for w in group}
         sums: dict[Any, _Sums] = {}
-        look = Look(_WINDOWS, samples=max(self._old.count, 1))
+        look = Look(_WINDOWS, samples=max(self._old.count, 1), work=_WORK, most=_MOST)
         keys = {}
         for weight, (old, new) in uses.items():
             if old is None or new is None:

@@ -70,8 +70,8 @@ def solve(weight: Weight, plan: Plan, seen: Seen | None, saturates: bool) -> Sol
         return Solved(form)
     matrix = use.matrix(weight.array())
     kept = mask_of(matrix)
-    aim = on_mask(seen.aim(matrix), seen.damped, kept)
-    form = descended(weight, use, form, aim, seen.damped, partner, kept)
+    aim = _on_mask(seen.aim(matrix), seen, kept)
+    form = descended(weight, use, form, aim, seen, partner, kept)
     return Solved(form, seen.shift(matrix, use.matrix(form.decode())))
 
 
@@ -88,9 +88,10 @@ def _packed(weight: Weight, plan: Plan, seen: Seen | None) -> Solved | No:
     aim = matrix
     if seen is not None:
         with ThreadPoolExecutor(1) as pool:  # GPTQ wants another factor of H than the aim does
-            if setting.bits >= 2 and plan.block < order.columns and kept is None:
+            one = len(seen.moments.stored) == 1 and kept is None
+            if one and setting.bits >= 2 and plan.block < order.columns:
                 pool.submit(copy_context().run, getattr, seen, "inverse")
-            aim = on_mask(seen.aim(matrix), seen.damped, kept)
+            aim = _on_mask(seen.aim(matrix), seen, kept)
     half = not set(plan.readers.values()) & set(KERNELS)
     dtype = np_dtype(weight.element)
 
@@ -106,13 +107,20 @@ def _packed(weight: Weight, plan: Plan, seen: Seen | None) -> Solved | No:
     form, decoded = coded(aim)
     factors = None
     if setting.rank:
-        h = None if seen is None else seen.damped[0]
+        h = None if seen is None or len(seen.moments.stored) > 1 else seen.damped[0]
         factors = Factors.of(aim[0] - decoded[0], h, setting.rank)
         form, decoded = coded(aim - factors.product)  # codes once more, then what these lose
         factors = Factors.of(aim[0] - decoded[0], h, setting.rank)
         decoded = decoded + factors.product
     shift = None if seen is None else seen.shift(matrix, decoded)
     return Solved(form, shift, factors=factors)
+
+
+def _on_mask(aim: Array, seen: Seen, kept: Array | None) -> Array:
+    if kept is None:
+        return aim
+    parts = [on_mask(aim[..., at], part.damped, kept[..., at]) for at, part in seen.parts]
+    return np.concatenate(parts, axis=-1)
 
 
 def described(weight: Weight, plan: Plan, form: Affine | Half | Packed) -> str:

@@ -43,6 +43,12 @@ def drawn_in(codes: Array, partner: Array) -> Array:
     return out
 
 
+def within(partner: Array, place: slice) -> Array:
+    """Of some columns alone; -1 where the partner is another one."""
+    found = partner[place] - place.start
+    return np.where((found >= 0) & (found < len(found)), found, -1)
+
+
 def _ends(partner: Array) -> tuple[Array, Array]:
     """The columns of each pair, once."""
     columns = np.arange(len(partner))

@@ -13,16 +13,22 @@ import numpy as np
 from onnx_compress.ir.graph.elements import Array
 
 _ROWS = 256
+_APART = 256  # columns that blocks begin apart, a multiple of so many
 _GROUPED = 16  # rows at a time of many groups: what convolutions often give of a sample
 _ONES = np.ones(_ROWS, np.float32)  # a product with them is the fastest sum
 
 
 class Gram:
-    """Of one group: [K, K], packed, in diagonal blocks of at most `widest` columns."""
+    """Of one group: [K, K], packed, in diagonal blocks of at most `widest` columns.
+
+    They are about as large as each other, and begin where groups of columns in a grid do.
+    """
 
     def __init__(self, columns: int, widest: int) -> None:
+        count = -(-columns // widest)
+        size = min(-(-columns // max(count, 1) // _APART) * _APART, widest)
         self.places = [
-            slice(start, min(start + widest, columns)) for start in range(0, columns, widest)
+            slice(start, min(start + size, columns)) for start in range(0, columns, max(size, 1))
         ]
         sizes = [place.stop - place.start for place in self.places]
         self._packed = [np.zeros(size * (size + 1) // 2, np.float32) for size in sizes]
@@ -63,12 +69,16 @@ class Gram:
         return self._packed
 
 
+def side(packed: Array) -> int:
+    """K of a packed block."""
+    return (isqrt(8 * len(packed) + 1) - 1) // 2
+
+
 def unpacked(packed: Array) -> Array:
     """[K, K], float64."""
     from scipy.linalg.lapack import stfttr
 
-    size = (isqrt(8 * len(packed) + 1) - 1) // 2
-    found, _ = stfttr(size, packed, transr="N", uplo="L")
+    found, _ = stfttr(side(packed), packed, transr="N", uplo="L")
     lower = np.tril(found).astype(np.float64)
     lower += np.tril(lower, -1).T
     return np.asarray(lower)

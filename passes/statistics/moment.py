@@ -4,7 +4,7 @@ For a convolution x are the windows, for LSTM the inputs and the states, for eac
 a matrix of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from onnx_compress.ir.runtime.watch import Tap
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.ir.weights.weight import Use
 from onnx_compress.passes.solvers.loss import damped, shrunk
-from onnx_compress.passes.statistics.gram import Gram, GroupedGram, unpacked
+from onnx_compress.passes.statistics.gram import Gram, GroupedGram, side, unpacked
 from onnx_compress.passes.statistics.request import Look
 
 TRUST = 0.95  # in correlations: inputs to come differ a little from those seen
@@ -52,15 +52,21 @@ class Moments:
 
     def matrix(self, group: int = 0) -> Array:
         """H of one group, [K, K], float64, with zeros outside of its blocks."""
-        return _together(self.blocks(group))
+        from scipy.linalg import block_diag
 
-    def covariance(self, group: int = 0) -> Array:
-        """E[(x - m) (x - m)T] of one group, [K, K], float64, with zeros outside of its blocks."""
         blocks = self.blocks(group)
-        ends = np.cumsum([len(block) for block in blocks])
-        means = np.split(self.mean[group], ends[:-1])
-        pairs = zip(blocks, means, strict=True)
-        return _together([block - np.outer(mean, mean) for block, mean in pairs])
+        return blocks[0] if len(blocks) == 1 else np.asarray(block_diag(*blocks))
+
+    def parts(self) -> Iterator[tuple[slice, "Moments"]]:
+        """Columns of which nothing is known together, each with their own; mostly all in one."""
+        if len(self.stored) == 1:
+            yield slice(0, self.columns), self
+            return
+        start = 0
+        for packed in self.stored:
+            place = slice(start, start + side(packed))
+            yield place, Moments(self.mean[:, place], self.rows, (packed,))
+            start = place.stop
 
     def diagonal(self, group: int = 0) -> Array:
         """E[x_k^2], [K]."""
@@ -80,11 +86,8 @@ class Moments:
         """
         told = min(self.rows / max(self.columns, 1), 1.0)
         means = self.mean[:, :, None] * self.mean[:, None, :]
-        if self.groups > 1:
-            about = self.stored[0].astype(np.float64) - means
-        else:
-            about = self.covariance()[None]
-        return damped(shrunk(about, TRUST * told) + means, share)
+        h = self.stored[0].astype(np.float64) if self.groups > 1 else self.matrix()[None]
+        return damped(shrunk(h - means, TRUST * told) + means, share)
 
     @property
     def note(self) -> str:
@@ -96,12 +99,6 @@ class Moments:
         if len(self.stored) > 1:
             notes.append(f"correlations within {len(self.stored)} blocks of columns alone")
         return "; ".join(notes)
-
-
-def _together(blocks: list[Array]) -> Array:
-    from scipy.linalg import block_diag
-
-    return blocks[0] if len(blocks) == 1 else np.asarray(block_diag(*blocks))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
 from onnx_compress.ir.graph.elements import Array
@@ -15,18 +16,21 @@ class Look:
     """How to look. `windows`: how many of a convolution are enough, over all samples, as a multiple
     of the columns of the weight; None for all of them. `widest`: columns of the largest block of a
     moment. `samples`: how many there are, which `collect` counts. `work`: products that more
-    windows may take for a moment, over all samples: of few columns many windows cost nothing."""
+    windows may take for a moment, over all samples: of few columns many windows cost nothing;
+    `most`: up to how many, as a multiple of the columns."""
 
     windows: float | None = 4.0
     widest: int = 8192
     samples: int = 1
     work: int = 0
+    most: float = inf
 
     def limit(self, columns: int) -> int | None:
         """How many windows of one sample are enough."""
         if self.windows is None:
             return None
-        enough = max(_WINDOWS, int(self.windows * columns), self.work // columns**2)
+        more = min(self.work // columns**2, self.most * columns)
+        enough = max(_WINDOWS, int(self.windows * columns), int(more))
         return -(-enough // self.samples)
 
 
