@@ -38,7 +38,7 @@ def descend(
     diagonal; `scale`, `zero`: [B, G, R], of `group` columns each; `kept`: bool [B, K, R], where it
     is False a number becomes zero; all others float32. `partner`: [K], the column that is added to
     each in 16 bits, -1 for none, so that codes of the two must not pass 128 together; they are of
-    one group. A column is changed only by what gains more than rounding. Gives the changes.
+    one group. A column is changed only by what gains more than rounding. Gives changes [B, n, R].
     """
     own = gradient.copy()
     changes = np.zeros_like(own)
