@@ -17,7 +17,7 @@ from onnx_compress.kernels.machine.compiled import kernel
 Array = npt.NDArray[Any]
 _NONE = np.ones((0, 0, 0), np.bool_)
 _ALONE = np.zeros(0, np.int64)
-_MOST = np.float32(128)  # of two codes of one sign, whose products are added in 16 bits
+MOST = 128  # of two codes of one sign, whose products are added in 16 bits
 
 
 def descend(
@@ -37,7 +37,7 @@ def descend(
     `gradient`: [B, n, R], not kept up to date; `h`: [B, n, n], symmetric, with a positive
     diagonal; `scale`, `zero`: [B, G, R], of `group` columns each; `kept`: bool [B, K, R], where it
     is False a number becomes zero; all others float32. `partner`: [K], the column that is added to
-    each in 16 bits, -1 for none, so that codes of the two must not pass 128 together; they are of
+    each in 16 bits, -1 for none, so that codes of the two must not pass MOST together; they are of
     one group. A column is changed only by what gains more than rounding. Gives changes [B, n, R].
     """
     own = gradient.copy()
@@ -88,8 +88,8 @@ def _descend(
                 others = value[b, partner[column]]
                 for r in range(rows):
                     near = np.rint(others[r] / sizes[r])
-                    low = shifts[r] - _MOST - min(near, np.float32(0))
-                    high = shifts[r] + _MOST - max(near, np.float32(0))
+                    low = shifts[r] - np.float32(MOST) - min(near, np.float32(0))
+                    high = shifts[r] + np.float32(MOST) - max(near, np.float32(0))
                     steps[r] = min(max(steps[r], low), high)
             for r in range(rows):
                 code = np.float32(0) if steps[r] < 0 else steps[r]

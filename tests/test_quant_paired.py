@@ -10,13 +10,14 @@ from onnx import numpy_helper
 
 from onnx_compress.ir.graph import from_proto
 from onnx_compress.ir.weights import find_weights
+from onnx_compress.kernels.columns import MOST
 from onnx_compress.kernels.integer import matmul_integer
 from onnx_compress.passes import target as targets
 from onnx_compress.passes.quant import Quant
 from onnx_compress.passes.quant.paired import partners
 from onnx_compress.passes.solvers.descent import descend
 from onnx_compress.passes.solvers.grid import Grid
-from onnx_compress.passes.solvers.paired import MOST, TOP, drawn_in, largest_pair, within
+from onnx_compress.passes.solvers.paired import TOP, drawn_in, largest_pair, within
 
 from models_by_text import build, draw, quant, same_numbers_in_any_order  # noqa: F401
 

@@ -149,7 +149,7 @@ def decoded_bytes(model: Document) -> int:
     graphs = (*model.graphs(), *(g for f in model.functions for g in f.walk()))
     found = {v: _decoded(tensor) for graph in graphs for v, tensor in model.stored(graph)}
     fixed = repeatable(model)
-    if any(_grown(model, node) for node in fixed):
+    if any(_grown(model, node) for node in fixed):  # else no node has more than is stored
         for node in model.graph.nodes:
             if node not in fixed:
                 found |= _weights(model, node, fixed)

@@ -198,6 +198,4 @@ def splice(skeleton: bytes, marker: str) -> list[Piece]:
     needle, marks, at = marker.encode(), [], -1
     while (at := skeleton.find(needle, at + 1)) >= 0:
         marks.append(at)
-    if not marks:
-        return [skeleton]
     return _Splice(memoryview(skeleton), marks).message(0, len(skeleton), MODEL)

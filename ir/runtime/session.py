@@ -246,7 +246,7 @@ def _load(model: Model | Path, options: Any, handing: bool) -> tuple[Any, list[A
             return _open(str(write_beside(model, Path(folder))), options), []
     if not handing:
         return _open(files.to_bytes(model), options), []
-    message, weights = handed(skeleton, model.storage, options)
+    message, weights = handed(model, skeleton, options)
     return _open(message, options), weights
 
 

@@ -72,7 +72,8 @@ def encode(model: Model, context: Context, asked: Asked) -> Report:
     newest, refused = reachable(model, context, (r.minimum_opset for r in READERS.values()))
     found = context.weights(model)
     if any(asked.bits_of(weight) <= 8 for weight in found):
-        prepare(sum(weight.size for weight in found) if context.fit else 0)  # while samples run
+        if context.fit:
+            prepare(sum(weight.size for weight in found))  # while samples run
         done.skipped += [Entry("operator set", refused)] if refused else []
         least = inf if asked.activations == "float" else asked.least_db
         smoothed = smooth(model, _products(model, found, context, asked, newest), context)

@@ -15,7 +15,8 @@ from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms import Affine
 from onnx_compress.ir.weights.order import order_of
 from onnx_compress.kernels.affine import quantize
-from onnx_compress.passes.solvers.paired import MOST, drawn_in, largest_pair
+from onnx_compress.kernels.columns import MOST
+from onnx_compress.passes.solvers.paired import drawn_in, largest_pair
 
 
 def partners(use: Use) -> Array | None:

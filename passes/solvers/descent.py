@@ -23,7 +23,6 @@ import numpy.typing as npt
 from onnx_compress.passes.solvers.grid import Grid
 from onnx_compress.passes.solvers.levels import Affine, Masked
 from onnx_compress.passes.solvers.loss import normalised
-from onnx_compress.passes.solvers.paired import Paired
 from onnx_compress.passes.solvers.parallel import over_rows
 
 Array = npt.NDArray[Any]
@@ -77,10 +76,8 @@ def descend(
     def solve(
         h: Array, w: Array, q: Array, scale: Array, zero: Array, *mask: Array
     ) -> tuple[Array, ...]:
-        levels = Affine(turned(scale), turned(zero), grid.top, grid.group)
+        levels = Affine(turned(scale), turned(zero), grid.top, grid.group, partner)
         value = levels.value(turned(q))
-        if partner is not None:
-            levels = Paired(levels.scale, levels.zero, grid.top, grid.group, partner)
         allowed: Levels = Masked(levels, turned(mask[0]) > 0) if mask else levels
         sweep(turned(w), value, h, allowed, sweeps, refit)
         return turned(levels.codes(value)), turned(levels.scale).astype(np.float64)

@@ -52,7 +52,7 @@ def one_by_one(levels: Nearest, start: int, value: Array, gradient: Array, h: Ar
 class Affine:
     """`scale`, `zero`: [B, G, R]; `top`: the largest code; `group`: columns of a group.
 
-    `partner`: see paired.py.
+    `partner`: [K], as for `columns.descend`; see paired.py.
     """
 
     scale: Array
@@ -65,6 +65,10 @@ class Affine:
         """The levels nearest to `aim`, [B, R]."""
         scale, zero = self.scale[:, column // self.group], self.zero[:, column // self.group]
         codes = np.rint(aim / scale + zero)
+        if self.partner is not None and self.partner[column] >= 0:
+            beside = np.rint(value[:, self.partner[column]] / scale)
+            low = zero - columns.MOST - np.minimum(beside, np.float32(0))
+            codes = np.clip(codes, low, zero + columns.MOST - np.maximum(beside, np.float32(0)))
         return np.asarray(scale * (np.clip(codes, np.float32(0), np.float32(self.top)) - zero))
 
     def descend(

@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from onnx_compress.passes.solvers.levels import Affine
+from onnx_compress.kernels.columns import MOST
 
 Array = npt.NDArray[Any]
-TOP, MOST = 127, 128  # of a code, and of two of one sign
+TOP = 127  # of a code
 
 
 def largest_pair(matrix: Array, partner: Array) -> Array:
@@ -54,20 +54,3 @@ def _ends(partner: Array) -> tuple[Array, Array]:
     columns = np.arange(len(partner))
     first = columns[partner > columns]
     return first, partner[first]
-
-
-class Paired(Affine):
-    """Levels -127 to 127 around `zero`, 127, that go with what the partner of a column is."""
-
-    def nearest(self, column: int, aim: Array, value: Array) -> Array:
-        """The levels nearest to `aim`, [B, R]; `value` [B, K, R]: what all columns are."""
-        other = -1 if self.partner is None else int(self.partner[column])
-        if other < 0:
-            return super().nearest(column, aim, value)
-        group = column // self.group
-        scale, zero = self.scale[:, group], self.zero[:, group]
-        beside = np.rint(value[:, other] / scale)
-        low = zero - MOST - np.minimum(beside, np.float32(0))
-        high = zero + MOST - np.maximum(beside, np.float32(0))
-        codes = np.clip(np.rint(aim / scale + zero), low, high)
-        return np.asarray(scale * (np.clip(codes, np.float32(0), np.float32(self.top)) - zero))

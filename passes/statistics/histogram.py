@@ -78,7 +78,7 @@ class _Counts:
 
     def _factor(self, dtype: np.dtype[Any]) -> Any:
         """Bins for 1, a power of two: in single precision where that is exact."""
-        single = dtype == np.float32 and self._exponent > -120
+        single = dtype == np.float32 and -120 < self._exponent <= 0
         return (np.float32 if single else np.float64)(2.0**-self._exponent)
 
     def _merged(self) -> Array:
