@@ -21,11 +21,11 @@ import numpy as np
 
 from onnx_compress.ir.errors import CompressError, InvalidError, LoadError, TooLongError
 from onnx_compress.ir.graph import files
+from onnx_compress.ir.graph.apart import apart
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.external import bytes_outside, write_beside
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import scratch
-from onnx_compress.ir.runtime.handed import handed
 from onnx_compress.ir.runtime.limits import check_cancelled, libraries, run_seconds
 
 Feed = Mapping[str, Array]
@@ -238,6 +238,8 @@ def _register(library: Path, options: Any) -> None:
 
 def _load(model: Model | Path, options: Any, handing: bool) -> tuple[Any, list[Array]]:
     """`handing`: weights may be handed over beside the message."""
+    import onnxruntime
+
     if isinstance(model, Path):
         return _open(str(model), options), []
     skeleton = model.skeleton()
@@ -246,8 +248,12 @@ def _load(model: Model | Path, options: Any, handing: bool) -> tuple[Any, list[A
             return _open(str(write_beside(model, Path(folder))), options), []
     if not handing:
         return _open(files.to_bytes(model), options), []
-    message, weights = handed(model, skeleton, options)
-    return _open(message, options), weights
+    message, weights = apart(model, skeleton)
+    names, arrays = list(weights), list(weights.values())
+    if names:
+        make = onnxruntime.OrtValue.ortvalue_from_numpy
+        options.add_external_initializers(names, [make(array) for array in arrays])
+    return _open(message, options), arrays
 
 
 def _open(source: str | bytes, options: Any) -> Any:

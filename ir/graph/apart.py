@@ -1,13 +1,11 @@
-"""Weights that the runtime is handed as arrays, beside a model without them.
+"""A model in two: a small message, and its weights as arrays, for a runtime that takes both.
 
-    model.onnx, 18 MB   ->   skeleton, 30 kB   +   {"conv1.weight": array, ...}
+    model.onnx, 18 MB   ->   message, 30 kB   +   {"conv1.weight": array, ...}
 
 Nothing is built, parsed and copied. Weights that only bodies read or that are in Constant nodes,
 of types that numpy has not, or that may be axes or sizes, are in the message as in a file; what
 nothing reads is left out.
 """
-
-from typing import Any
 
 from onnx import ModelProto, TensorProto
 
@@ -21,31 +19,22 @@ from onnx_compress.ir.graph.wire import reference
 _LOCATION = "handed over"
 
 
-def handed(model: Model, skeleton: ModelProto, options: Any) -> tuple[bytes, list[Array]]:
-    """The message to load, and the arrays that have to stay as long as the session does.
+def apart(model: Model, skeleton: ModelProto) -> tuple[bytes, dict[str, Array]]:
+    """The message, and the weights that it refers to, by name: views, of the model's own memory.
 
-    The options of the session are told of them; the skeleton, that of the model, is changed.
+    The skeleton, that of the model, is changed.
     """
-    import onnxruntime
-
     stored = {value.name: value for value in model.graph.initializers}
-    names: list[str] = []
-    kept: list[Array] = []
-    values: list[Any] = []
+    weights: dict[str, Array] = {}
     for tensor in list(skeleton.graph.initializer):
         value = stored[tensor.name]
         if not (value.is_used or value.is_input):
             skeleton.graph.initializer.remove(tensor)
         elif _fits(value, tensor):
             data = model.storage.shared(reference(tensor))
-            array = data.view(np_dtype(tensor.data_type)).reshape(dims(tensor))
+            weights[tensor.name] = data.view(np_dtype(tensor.data_type)).reshape(dims(tensor))
             tensor.external_data[0].value = _LOCATION
-            names.append(tensor.name)
-            kept.append(data)
-            values.append(onnxruntime.OrtValue.ortvalue_from_numpy(array))
-    if names:
-        options.add_external_initializers(names, values)
-    return b"".join(chunks(pieces(skeleton), model.storage)), kept
+    return b"".join(chunks(pieces(skeleton), model.storage)), weights
 
 
 def _fits(value: Value, tensor: TensorProto) -> bool:
