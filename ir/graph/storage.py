@@ -159,7 +159,9 @@ class Storage:
         kept = self.file(blob.location)
         if isinstance(kept, TensorProto):
             data: Bytes = np.frombuffer(kept.raw_data, np.uint8)  # copied whole, every time
-            if blob.length == data.nbytes or blob.length <= THRESHOLD:
+            if blob.length == data.nbytes:
+                return data  # not a view of it: views of what is shared hold on to that
+            if blob.length <= THRESHOLD:
                 return data[blob.offset : blob.offset + blob.length]
             # read in part: it will be read again
             kept = self._kept[int(blob.location.removeprefix(MARKER))] = self.append(data)

@@ -5,35 +5,29 @@ in a temporary folder, with the weights beside it, so that no message passes 2 G
 """
 
 import json
-import os
 import re
 import tempfile
-import threading
-import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from onnx_compress.ir.errors import CompressError, InvalidError, LoadError, TooLongError
+from onnx_compress.ir.errors import CompressError, InvalidError, LoadError
 from onnx_compress.ir.graph import files
 from onnx_compress.ir.graph.apart import apart
 from onnx_compress.ir.graph.elements import Array
 from onnx_compress.ir.graph.external import bytes_outside, write_beside
 from onnx_compress.ir.graph.model import Model
 from onnx_compress.ir.graph.storage import scratch
-from onnx_compress.ir.runtime.limits import check_cancelled, libraries, run_seconds
+from onnx_compress.ir.runtime.jobs import in_order
+from onnx_compress.ir.runtime.limits import libraries, run_seconds
 
 Feed = Mapping[str, Array]
 
 _PLACE = re.compile(r"/onnxruntime_src/\S+:\d+ [^(]*\((?:[^()]|\([^()]*\))*\)(?: const)? ?")
 _MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory")
-_GRACE = 10.0  # seconds that a run which was told to end is waited for
-_LOOK = 0.1  # seconds between looks at whether the run is to be cancelled
 _IN_MEMORY = 32 << 20  # bytes of large weights of a model that is handed over in memory
 
 DTYPES = {
@@ -141,17 +135,7 @@ class Session:
 
         Runs are on threads of their own, so that Ctrl-C ends them.
         """
-        jobs: deque[_Job] = deque()
-        try:
-            for feed in feeds:
-                jobs.append(_Job(self, feed))
-                if len(jobs) > self.threads:  # one waits, so that no thread does
-                    yield _first(jobs)
-            while jobs:
-                yield _first(jobs)
-        finally:
-            for job in jobs:
-                job.end()
+        return in_order(self.call, feeds, self.threads, self.seconds)
 
     def call(self, feed: Feed, options: Any = None) -> list[Any]:
         """Like `run`, on this thread and whatever the time: to be timed."""
@@ -170,62 +154,6 @@ class Session:
             for event in events
             if event.get("cat") == "Node" and event["name"].endswith(suffix)
         ]
-
-
-class _Job:
-    """One run on another thread."""
-
-    def __init__(self, session: Session, feed: Feed) -> None:
-        import onnxruntime
-
-        self._options = onnxruntime.RunOptions()
-        self._seconds = session.seconds
-        self._future = _workers(session.threads).submit(session.call, feed, self._options)
-
-    def outputs(self) -> list[Any]:
-        end = time.monotonic() + self._seconds
-        while True:
-            left = end - time.monotonic()
-            if wait([self._future], min(max(left, 0.0), _LOOK)).done:
-                return self._future.result()
-            check_cancelled()
-            if left <= 0:
-                hint = "give it more with --timeout SECONDS"
-                raise TooLongError(f"it does not end a run in {self._seconds:g} s", hint)
-
-    def end(self) -> None:
-        """Stop it if it still runs: before the next node, that is."""
-        self._options.terminate = True
-        wait([self._future], _GRACE)
-
-
-def _first(jobs: deque[_Job]) -> list[Any]:
-    """Outputs of the first job, which is dropped then: nobody holds on to what is given out."""
-    results = jobs[0].outputs()
-    jobs.popleft()
-    return results
-
-
-class _Pools(threading.local):
-    """For each thread that runs models, so that those of one never wait for another's."""
-
-    def __init__(self) -> None:
-        self.by_count: dict[int, ThreadPoolExecutor] = {}
-
-
-_pools = _Pools()
-
-
-def _workers(count: int) -> ThreadPoolExecutor:
-    """Threads that are used again and again: each new one takes memory of its own for good."""
-    if count not in _pools.by_count:
-        pool = ThreadPoolExecutor(count, thread_name_prefix="onnx-compress")
-        _pools.by_count[count] = pool
-    return _pools.by_count[count]
-
-
-if hasattr(os, "register_at_fork"):  # a child has none of the threads of its parent
-    os.register_at_fork(after_in_child=lambda: _pools.by_count.clear())
 
 
 def _register(library: Path, options: Any) -> None:
