@@ -78,7 +78,7 @@ def compare(
         quality = reference.judge(sessions[1])
         error = reference.error(quality) if quality.outputs else None
     on_event(Event("stage", "speed"))
-    timing = compare_speed(sessions, feeds, seconds)
+    timing = compare_speed(sessions, feeds, seconds, threads)
     del sessions
     on_event(Event("stage", "loading time and memory"))
     pair = _footprints(paths, feeds[0], threads)
