@@ -257,6 +257,7 @@ class Pass:
         result = clone(original)
         report = self.settings(context)[0].run(result, context)
         if report.modified:
+            result.unlist()
             invariants.check(result)
             if result.interface() != original.interface():
                 raise VerificationError("inputs or outputs changed", where=str(self))

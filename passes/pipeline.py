@@ -214,6 +214,7 @@ class _Runner:
                 if best is None:
                     return setting, _with(report, refused), None
                 break
+            trial.unlist()
             if not item.obeyed and not _saves(trial, self.model):
                 refused.append(Entry(str(setting), "saves neither bytes nor time here: not taken"))
                 continue

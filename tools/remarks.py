@@ -46,6 +46,16 @@ def about_the_passes(outcome: Outcome) -> list[str]:
     ]
 
 
+def about_the_inputs(before: Model, after: Model) -> list[str]:
+    """Weights that were inputs, too."""
+    listed = [value for value, _ in before.graph.inputs if value.tensor is not None]
+    if not before.listed or before.ir_version < 4 or after.listed or not listed:
+        return []
+    names = ", ".join(value.name for value in listed[:2])
+    more = " and others" if len(listed) > 2 else ""
+    return [f"{len(listed)} inputs with a default are constants now: {names}{more}"]
+
+
 def kept(changed: bool, smaller: bool) -> list[str]:
     """Why the input is the result."""
     larger = "the result was larger than the input, so the input was kept"

@@ -191,6 +191,7 @@ class _Work:
                 *remarks.about_the_input(self.original, self.reference),
                 *remarks.about_the_names(self.context),
                 *remarks.about_the_passes(outcome),
+                *remarks.about_the_inputs(self.original, final),
                 *remarks.kept(*changed),
             ),
             versions=versions(),

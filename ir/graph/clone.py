@@ -10,6 +10,7 @@ def clone(model: Model) -> Model:
     """An independent copy. Takes time in proportion to nodes and edges, none for weights."""
     copy = Model.__new__(Model)
     copy.storage, copy.names, copy.edits = model.storage, set(model.names), model.edits
+    copy.listed = model.listed
     copy._fresh, copy._reserved = dict(model._fresh), set(model._reserved)
     copy.shell = ModelProto()
     copy.shell.CopyFrom(model.shell)

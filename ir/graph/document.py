@@ -8,13 +8,14 @@ from onnx import ModelProto, SparseTensorProto, TensorProto, helper, numpy_helpe
 
 from onnx_compress.ir.graph import tensors
 from onnx_compress.ir.graph.build import Builder
-from onnx_compress.ir.graph.elements import Array, Tensor
+from onnx_compress.ir.graph.elements import Array, Tensor, nbytes
 from onnx_compress.ir.graph.export import skeleton
 from onnx_compress.ir.graph.messages import without
 from onnx_compress.ir.graph.storage import Storage
 from onnx_compress.ir.graph.view import Graph, Node, Value
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
+_SEVERAL = 4  # two layers with biases
 
 
 class Document:
@@ -41,6 +42,22 @@ class Document:
         self.graph = build.graph(proto.graph)
         self._hold_what_trains(proto)
         self.functions = [build.graph(function) for function in proto.functions]
+        self.listed = self._lists_weights()
+
+    def _lists_weights(self) -> bool:
+        """Whether inputs with a default are but weights: several, most of all that is stored.
+
+        Files before IR 4 must list them so, and exporters of 2019 went on with it: with PyTorch up
+        to 1.2 a caller could replace each of a network's weights. See `Model.unlist`.
+        """
+        if self.ir_version < 4:
+            return True
+        inputs = [value.tensor for value, _ in self.graph.inputs if value.tensor is not None]
+        few = len(inputs) < max(_SEVERAL, len(self.graph.initializers) / 2)
+        if few or self.shell.training_info:
+            return False
+        stored = sum(nbytes(tensor) for _, tensor in self.stored(self.graph))
+        return 2 * sum(map(nbytes, inputs)) > stored
 
     def _hold_what_trains(self, proto: ModelProto) -> None:
         """training_info refers to values of the main graph by name."""
@@ -77,8 +94,8 @@ class Document:
         return int(self.shell.ir_version)
 
     def is_overridable(self, value: Value) -> bool:
-        """Whether a caller may replace an initializer: it is an input too (from IR 4 on)."""
-        return value.is_input and self.ir_version >= 4
+        """Whether a caller may replace an initializer: it is an input too, and not just listed."""
+        return value.is_input and not self.listed
 
     def tensor(self, value: Value | None) -> Tensor | None:
         """The stored tensor of a value that never changes, else None.

@@ -298,7 +298,7 @@ class Model(Document):
             raise InvalidError("it is still used", where=value.name)
         del value.graph.initializers[value]
         value.tensor = None
-        if value.is_input and self.ir_version < 4:  # listed as an input because it had to be
+        if value.is_input and self.listed:
             value.is_input = False
             value.graph.inputs = [entry for entry in value.graph.inputs if entry[0] is not value]
         if not value.is_input:
@@ -340,14 +340,27 @@ class Model(Document):
         """Raise the version of the file format to at least `version`."""
         if self.ir_version >= version:
             return
-        if self.ir_version < 4:
-            # below 4 every initializer is listed as an input; from 4 on that means overridable
-            for graph in self.graphs():
-                for value, _ in graph.inputs:
-                    value.is_input = value.tensor is None
-                graph.inputs = [entry for entry in graph.inputs if entry[0].is_input]
-        self.shell.ir_version = version
+        self.shell.ir_version, before = version, self.ir_version
+        if before < 4:
+            self.unlist()
         self.edits += 1
+
+    def unlist(self) -> list[Value]:
+        """Weights are inputs no more, where they are just listed so; those that were.
+
+        Nothing happens below IR 4, where all have to be: from there on it means overridable.
+        """
+        if not self.listed or self.ir_version < 4:
+            return []
+        found = []
+        for graph in self.graphs():
+            found += [value for value, _ in graph.inputs if value.tensor is not None]
+            graph.inputs = [entry for entry in graph.inputs if entry[0].tensor is None]
+        for value in found:
+            value.is_input = False
+        self.listed = False
+        self.edits += 1
+        return found
 
     def set_metadata(self, key: str, value: str | None) -> None:
         """Set, replace or (None) remove one of the model's metadata_props."""

@@ -1,5 +1,6 @@
 """fold: exact clean-up.
 
+    inputs that are weights ->  constants                    see inputs.py
     constant expressions    ->  their numbers, where that takes no more room
     Conv, BatchNormalization  ->  Conv          before or after; also ConvTranspose, Gemm, MatMul
     Conv after Pad with zeros     ->  Conv
@@ -22,11 +23,13 @@ from onnx_compress.passes.clean.constants import fold_constants
 from onnx_compress.passes.clean.dead import remove_dead
 from onnx_compress.passes.clean.duplicates import share_constants
 from onnx_compress.passes.clean.identities import remove_identities
+from onnx_compress.passes.clean.inputs import close_inputs
 from onnx_compress.passes.clean.pads import fold_pads
 
 Rule = Callable[[Model], Report]
 
 RULES: dict[str, Rule] = {
+    "inputs": close_inputs,
     "dead": remove_dead,
     "constants": fold_constants,
     "identities": remove_identities,

@@ -33,7 +33,7 @@ class GraphWriter:
 
     def __init__(self, match: Match, storage: Storage, model: Model | None = None) -> None:
         self.match, self.storage = match, storage
-        self.overridable = model is not None and model.ir_version >= 4
+        self.overridable = model is not None and not model.listed
         self.trains = model is not None and bool(model.shell.training_info)
         self.added: list[str] = []
         self.changed: list[str] = []
