@@ -6,6 +6,7 @@ import pytest
 from onnx_compress.ir.errors import PreconditionError
 from onnx_compress.ir.graph import to_bytes
 from onnx_compress.ir.graph.patterns import No
+from onnx_compress.ir.runtime import Session
 from onnx_compress.ir.weights import find_weights
 from onnx_compress.ir.weights.forms import READERS, Affine, Half
 
@@ -62,11 +63,31 @@ def test_zero_points_are_taken_off_before_the_scale(dtype):
 def test_numbers_that_float16_cannot_hold_are_refused():
     model, _ = sample("MatMul")
     (weight,) = find_weights(model)
-    for bad in (np.nan, np.inf, -70000.0):
+    for bad in (np.nan, np.inf):
         values = weight.array().copy()
         values[0, 0] = bad
         model.set_constant(weight.value, values)
         assert not Half.of(weight)
-    values[0, 0] = 65504
+    table, _ = sample("Gather")
+    (weight,) = find_weights(table)
+    values = weight.array().copy()
+    values[0] = -70000  # picked rows have no scale
+    table.set_constant(weight.value, values)
+    assert not Half.of(weight)
+
+
+@pytest.mark.parametrize("size", [1e9, 7e4, 1e-3, 1e-5, 1e-30, 0.0])
+def test_channels_of_any_size_keep_the_digits_of_float16(size):
+    """In float16 alone, numbers below 6e-5 lose digits, and those below 6e-8 are zero."""
+    model, feed = sample("Conv")
+    (weight,) = find_weights(model)
+    values = weight.array().copy()
+    values[1] *= np.float32(size / np.abs(values[1]).max())
     model.set_constant(weight.value, values)
-    assert Half.of(weight)
+    half = Half.of(weight)
+    assert np.abs(half.decode() - values)[1].max() <= size * 2**-11
+    assert (half.decode()[0] == values[0].astype(np.float16)).all()  # others are as they were
+    (expected,) = Session(model).run(feed[0])
+    half.emit(weight)
+    (found,) = Session(model).run(feed[0])
+    assert np.linalg.norm(found[:, 1] - expected[:, 1]) <= 1e-3 * np.linalg.norm(expected[:, 1])

@@ -1,4 +1,4 @@
-"""Weights that a file lists as inputs though it need not: exports of 2019 are such, from IR 4 on."""
+"""Weights that a file lists as inputs though it need not, from IR 4 on: exports of 2019."""
 
 import numpy as np
 import onnx
@@ -122,10 +122,10 @@ def test_they_can_be_changed_and_taken_out_like_others():
     assert view.unlist() == []
     few = from_proto(network(()))
     assert few.unlist() == []
+    meant = from_proto(network((), gain=1.0))
+    (gain,) = [value for value in meant.graph.initializers if value.name == "gain"]
     with pytest.raises(InvalidError):
-        overridable = from_proto(network((), gain=1.0))
-        (gain,) = [value for value in overridable.graph.initializers if value.name == "gain"]
-        overridable.set_constant(gain, np.float32(2))
+        meant.set_constant(gain, np.float32(2))
 
 
 @given(models(opsets=(13, 21)))

@@ -31,6 +31,17 @@ def test_new_nodes_carry_attributes_domain_documentation_and_metadata():
     assert (made.proto.doc_string, made.proto.metadata_props[0].value) == ("doc", "a/b")
 
 
+def test_of_many_nodes_for_one_the_first_carries_its_metadata():
+    model = view("g (float[2, 3] x) => (float[2, 3] y) { y = Relu(x) }")
+    relu = node(model, "Relu")
+    relu.proto.metadata_props.add(key="stack_trace", value="a long story")
+    b = Builder(model, model.graph, "s", relu)
+    out = b("Neg", b("Abs", relu.output))
+    abs_ = out.producer.inputs[0].producer
+    assert [entry.value for entry in abs_.proto.metadata_props] == ["a long story"]
+    assert not out.producer.proto.metadata_props
+
+
 def test_a_refused_node_leaves_the_model_as_it_was():
     model = view(BRANCHES)
     before = to_bytes(model)

@@ -201,6 +201,61 @@ def test_the_weight_that_was_spoilt_adds_most_to_the_error(monkeypatch):
     assert table.table[0].share > 0.9
 
 
+def square(body, **weights):
+    return parsed(f"(float[N,8] x) => (float[N,8] y) {{ {body} }}", **weights)
+
+
+def changed(original, **numbers):
+    """The same model with these stored numbers."""
+    out = to_proto(files.from_proto(original))
+    for tensor in out.graph.initializer:
+        if tensor.name in numbers:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(numbers[tensor.name], tensor.name))
+    return out
+
+
+@pytest.mark.parametrize("body", ["Gemm(x, w, b)", "Add(m, b)"])
+def test_biases_that_make_up_for_weights_go_with_them(body):
+    """What a weight adds on average is taken off by its bias: it must not be blamed for that."""
+    w, b, v = array(8, 8), array(8), array(8, 8)
+    first = "" if body.startswith("Gemm") else "m = MatMul(x, w) "
+    original = square(f"{first}a = {body}  y = MatMul(a, v)", w=w, b=b, v=v)
+    off = np.float32(0.5) * array(8, 8)
+    x = np.full((4, 8), 3, np.float32) + np.float32(0.01) * array(4, 8)
+    made_up = b - np.full(8, 3, np.float32) @ off
+    small = changed(original, w=w + off, b=made_up, v=v + np.float32(0.05) * array(8, 8))
+    found = verify(original, small, {"x": x[:, None]})
+    table = found.levels.layers
+    assert table.method == "put back"
+    assert table.weights_error == pytest.approx(found.levels.whole.error, rel=0.05)
+    assert (table.table[0].weight, table.table[0].share > 0.9) == ("v", True)
+
+
+def test_weights_scaled_against_each_other_are_not_blamed():
+    w, v = array(8, 8), array(8, 8)
+    original = square("a = MatMul(x, w)  r = Relu(a)  y = MatMul(r, v)", w=w, v=v)
+    noise = np.float32(0.01) * array(8, 8)
+    table = verify(original, changed(original, w=w * 4, v=v / 4 + noise)).levels.layers
+    assert (table.method, table.table) == ("none", ())
+    assert "make up for one another" in table.findings[0].text  # 4 and 1/4, whole in the original
+    smoothed = square("s = Mul(x, k)  y = MatMul(s, v)", k=np.float32(0.25), v=v)
+    table = verify(smoothed, changed(smoothed, k=np.float32(1), v=v / 4 + noise)).levels.layers
+    assert (table.method, table.table) == ("none", ())
+    assert "changed together with others" in table.findings[0].text
+
+
+def test_only_samples_that_nothing_was_fitted_to_are_judged():
+    original = square("y = MatMul(x, w)", w=np.eye(8, dtype=np.float32))
+    small = changed(original, w=np.diag(np.float32([1, 1, 1, 1, 0, 0, 0, 0])))
+    x = np.zeros((6, 4, 8), np.float32)
+    x[:3, :, 4:], x[3:, :, :4] = 1, 1  # the first half is lost whole, the other kept
+    for fit, error in ([1, 1, 1, 0, 0, 0], 0.0), ([0, 0, 0, 1, 1, 1], 1.0):
+        found = verify(original, small, {"x": x, "__fit__": np.array(fit)})
+        assert found.levels.whole.error == pytest.approx(error)
+        assert found.samples == 3
+    assert verify(original, small, {"x": x[:1]}).samples == 1
+
+
 def test_small_weights_are_compared_with_the_original_too_where_cleaning_up_changed_them():
     text = """(float[1,10,8,8] x) => (float y) {
         a = Conv(x, w) y = BatchNormalization(a, scale, bias, mean, var) }"""

@@ -52,6 +52,13 @@ class Samples:
             raise CalibrationError("one sample only" if count == 1 else lacking, hint)
         return self._some(fit), self._some(judge)
 
+    def held(self) -> "Samples":
+        """Those to judge on, as `halves` has them; all where there are none."""
+        try:
+            return self.halves()[1]
+        except CalibrationError:
+            return self
+
     def _some(self, chosen: Sequence[int]) -> "Samples":
         labels = [self.labels[at] for at in chosen] if self.labels is not None else None
         return Samples([self.feeds[at] for at in chosen], labels, chosen)

@@ -150,8 +150,8 @@ def _feeds(
 ) -> tuple[Sequence[Feed], bool]:
     if source is None:
         return draw(model, session, _DRAWN, seed), True
-    feeds = data.read(source, session.inputs).feeds
-    return [feeds[at] for at in data.some(len(feeds), _SAMPLES)], False
+    judged = data.read(source, session.inputs).held().feeds  # others may have been fitted to
+    return [judged[at] for at in data.some(len(judged), _SAMPLES)], False
 
 
 def _not_running(model: Model, path: Path | None, feed: Feed) -> Finding | None:

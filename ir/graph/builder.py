@@ -12,7 +12,11 @@ from onnx_compress.ir.graph.view import Graph, Node, Value
 
 
 class Builder:
-    """Adds nodes to one graph; names start with `stem`, metadata come from `like`."""
+    """Adds nodes to one graph; names start with `stem`.
+
+    The first one takes over documentation and metadata from `like`: exporters write a page of them
+    for each node, and many nodes may come of one.
+    """
 
     def __init__(self, model: Model, graph: Graph, stem: str, like: Node | None = None) -> None:
         self.model, self.graph, self.stem, self.like = model, graph, stem, like
@@ -21,6 +25,7 @@ class Builder:
         self, op: str, *inputs: Value | None, name: str = "", domain: str = "", **attributes: Any
     ) -> Value:
         """Add a node; gives its first output."""
+        like, self.like = self.like, None
         return self.model.add_node(
             self.graph,
             op,
@@ -28,7 +33,7 @@ class Builder:
             name=name,
             domain=domain,
             stem=f"{self.stem}.{op[0].lower()}",
-            like=self.like,
+            like=like,
             **attributes,
         )
 

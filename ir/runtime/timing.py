@@ -11,7 +11,6 @@ import numpy as np
 from onnx_compress.ir.runtime.limits import check_cancelled
 from onnx_compress.ir.runtime.session import Feed
 
-
 # processor time of this thread, where the system counts it finely
 _FINE = time.get_clock_info("thread_time").resolution < 1e-6
 _own_time = time.thread_time if _FINE else time.perf_counter

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph.elements import Array, bits, dims, element_type, type_name
 from onnx_compress.ir.graph.model import Model
@@ -19,6 +21,7 @@ from onnx_compress.ir.weights.densify import is_sparse, puts
 from onnx_compress.ir.weights.layout import Layout
 from onnx_compress.ir.weights.operators import DOMAINS, OPERATORS, QUANTIZED
 from onnx_compress.ir.weights.path import Path, pieces, trace
+from onnx_compress.kernels.affine import largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +157,13 @@ class Weight:
         if tensor is None:
             raise InvalidError("its tensor is gone", where=self.name)
         return slices(tensor, self.model.storage)
+
+    def largest(self) -> Array:
+        """Largest magnitude of each channel, size 1 along all other axes; read in pieces."""
+        axes = self.channel_axes
+        found = [largest(array, axes) for _, array in self.pieces()]
+        top: Array = np.concatenate(found) if 0 in axes else np.maximum.reduce(found)
+        return top
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from onnx_compress.passes.target import Target
 
 WORTH = 1.1  # times faster a form must be than one that is decoded at load, which costs nothing
 
+_TABLE = 1 << 20  # bytes of a decoded table that nobody misses
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -72,7 +74,10 @@ class Choice:
         return min((self.ratio(use) for use in uses if use.multiplied), default=inf)
 
     def readers(self, weight: Weight) -> dict[Use, str]:
-        """Rows are picked as codes, products take the fastest form, the rest is decoded once."""
+        """Rows are picked as codes, products take the fastest form, the rest is decoded once.
+
+        Small tables are, too: what decodes the rows picked takes time in every run.
+        """
         axes = weight.channel_axes
         shape = [dim if axis in axes else 1 for axis, dim in enumerate(weight.shape)]
         # readers are asked about shapes and types alone: a broadcast view costs nothing
@@ -94,7 +99,7 @@ class Choice:
             if reader.minimum_opset <= self.newest and reader.allows(use, form) is None
         ]
         if "picked" in allowed or not use.multiplied or not self.kernels:
-            return "picked" if "picked" in allowed else "unpacked"
+            return "picked" if "picked" in allowed and _large(weight) else "unpacked"
         if "blocked" in allowed and not weight.sole_use:
             allowed.remove("blocked")  # one copy of the codes for each use
         bits = int(form.packing.bits)
@@ -114,7 +119,7 @@ class Choice:
             if reader.minimum_opset <= self.newest and reader.allows(use, form) is None
         ]
         if "gathered" in allowed or not use.multiplied:
-            return "gathered" if "gathered" in allowed else "codec"
+            return "gathered" if "gathered" in allowed and _large(weight) else "codec"
         if self.ratio(use) < self.least_db and "dynamic" in allowed:
             allowed.remove("dynamic")
         # one copy of the codes for each use; and in a branch, fusion could not be observed
@@ -127,6 +132,11 @@ class Choice:
             if name in allowed and ratio is not None and ratio >= speed:
                 best, speed = name, ratio
         return best
+
+
+def _large(weight: Weight) -> bool:
+    """Whether it matters in memory what a table takes once it is decoded."""
+    return 4 * weight.size > _TABLE
 
 
 def _rows(use: Use, shapes: Shapes) -> int | None:

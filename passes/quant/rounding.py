@@ -12,7 +12,7 @@ from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.weights import Use, Weight
 from onnx_compress.ir.weights.forms import Affine
 from onnx_compress.ir.weights.order import order_of
-from onnx_compress.kernels.affine import largest, quantize, scale_for
+from onnx_compress.kernels.affine import quantize, scale_for
 from onnx_compress.passes.quant.data import Seen
 from onnx_compress.passes.solvers.descent import descend
 from onnx_compress.passes.solvers.grid import Grid
@@ -24,12 +24,9 @@ _SWEEPS = 2
 def round_to_nearest(weight: Weight, bits: int) -> tuple[Array, Array] | No:
     """int8 codes and scales along the weight's channels; `No` where it is not finite."""
     axes = weight.channel_axes
-    tops: list[Array] = []
-    for _, array in weight.pieces():
-        tops.append(largest(array, axes))
-        if not np.isfinite(tops[-1]).all():
-            return No("holds NaN or infinity")
-    top = np.concatenate(tops) if 0 in axes else np.maximum.reduce(tops)
+    top = weight.largest()
+    if not np.isfinite(top).all():
+        return No("holds NaN or infinity")
     scale = scale_for(top, bits)
     codes = np.empty(weight.shape, np.int8)
     for place, array in weight.pieces():

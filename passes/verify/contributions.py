@@ -3,10 +3,12 @@
     put back       error of all decoded weights, and without each in turn: the original's there
     first order    |x (D - W)| / |x W| of each product, x the original's: no run of the model each
 
-The first runs the original once for each weight, in one session whose weights are inputs; the
-second is for models for which that takes too long: it says how large the error is where it is
-made, not what becomes of it. Both are about weights alone: what products of bytes lose by rounding
-their inputs is the rest of the error.
+The first runs the original once for each weight, in one session whose weights are inputs, biases
+beside them (they may have been corrected); the second is for models for which that takes too long:
+it says how large the error is where it is made, not what becomes of it. Both are about weights
+alone: what products of bytes lose by rounding their inputs is the rest of the error. Weights that
+were changed together with something else, as factors that go from one to the next, lose more in the
+original than in the model they are of: then there is no table.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +20,12 @@ import numpy as np
 from onnx_compress.ir.errors import CompressError
 from onnx_compress.ir.graph import Model
 from onnx_compress.ir.graph.elements import Array
-from onnx_compress.ir.graph.opened import opened
+from onnx_compress.ir.graph.folded import Folded
+from onnx_compress.ir.graph.opened import Place, opened
 from onnx_compress.ir.runtime import Feed, Session
 from onnx_compress.ir.runtime.watch import Tap, Watch
 from onnx_compress.ir.weights import Use, find_weights
+from onnx_compress.ir.weights.effective import Effective
 from onnx_compress.ir.weights.inputs import source
 from onnx_compress.passes.verify.finding import Finding, Severity
 from onnx_compress.passes.verify.pairs import Pair, restored
@@ -29,6 +33,9 @@ from onnx_compress.passes.verify.reference import Reference
 
 WORK = 1 << 34  # multiply-accumulates that runs with weights put back may take
 _WINDOWS = 256  # of a convolution that are looked at
+_TOGETHER = 1.5  # times the error of the model that its weights may make in the original
+_EXPLAINED = 0.5  # of the squared error, that the weights of a table must add up to
+_BIASED = ("Conv", "ConvTranspose", "Gemm")  # third inputs
 
 
 @dataclass(frozen=True)
@@ -55,43 +62,88 @@ class Contributions:
 
 
 def contributions(
-    original: Model,
+    models: tuple[Model, Model],
     found: Sequence[Pair],
     reference: Reference,
     macs: int,
+    error: float,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Contributions:
-    """The table. `macs`: of one run of the original, which decides how it is made."""
-    changed = [one for pair in found if (one := _Changed.of(pair)) is not None]
+    """The table. `models`: the original, the compressed one; `error`: of the latter.
+
+    `macs`: of one run of the original, which decides how it is made.
+    """
+    original, folded = models[0], (Folded(models[0]), Folded(models[1]))
+    changed = [one for pair in found if (one := _Changed.of(pair, folded)) is not None]
     if not changed:
         return Contributions("put back", 0.0, ())
     runs = WORK // max(macs * (len(changed) + 1), 1)
     try:
         if runs:
-            return _put_back(original, changed, reference, list(reference.feeds[:runs]), progress)
+            feeds = list(reference.feeds[:runs])
+            return _put_back(original, changed, reference, feeds, error, progress)
         return _first_order(original, changed, reference.feeds[0])
-    except CompressError as error:
-        note = Finding("layers", Severity.NOTE, "", f"no table of layers: {error}")
-        return Contributions("none", None, (), (note,))
+    except CompressError as failure:
+        return _none(str(failure))
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """An operand of the original, and what the compressed model has in its place."""
+
+    place: Place
+    want: Array
+    got: Array
 
 
 @dataclass(frozen=True)
 class _Changed:
-    """A pair whose numbers differ."""
+    """A pair whose numbers differ. `bias`: what is added behind it, where that differs too."""
 
     pair: Pair
-    want: Array
-    got: Array
+    weight: _Stored
+    bias: _Stored | None
+
+    @property
+    def parts(self) -> list[_Stored]:
+        """The weight and its bias."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
 
     @staticmethod
-    def of(pair: Pair) -> "_Changed | None":
+    def of(pair: Pair, folded: tuple[Folded, Folded]) -> "_Changed | None":
         want, got = pair.original.numbers(), pair.compressed.numbers()
         if want is None or got is None:
             return None
         got = restored(pair, got).astype(want.dtype)
         if got.shape != want.shape or np.array_equal(got, want):
             return None
-        return _Changed(pair, want, np.ascontiguousarray(got))
+        weight = _Stored((pair.original.node, pair.original.slot), want, np.ascontiguousarray(got))
+        return _Changed(pair, weight, _bias(pair, folded))
+
+
+def _bias(pair: Pair, folded: tuple[Folded, Folded]) -> _Stored | None:
+    places = [_added(one) for one in (pair.original, pair.compressed)]
+    if places[0] is None or places[1] is None:
+        return None
+    arrays = [
+        numbers.array(node.inputs[slot])
+        for numbers, (node, slot) in zip(folded, (places[0], places[1]), strict=True)
+    ]
+    want, got = arrays
+    if want is None or got is None or want.shape != got.shape or np.array_equal(want, got):
+        return None
+    return _Stored(places[0], want, np.ascontiguousarray(got.astype(want.dtype)))
+
+
+def _added(weight: Effective) -> Place | None:
+    """Where a constant may be added to what an operator gives."""
+    if weight.node.op in _BIASED:
+        return (weight.node, 2) if len(weight.node.inputs) > 2 else None
+    readers = list(weight.end.uses)
+    if weight.picks or len(readers) != 1 or readers[0][0].op != "Add":
+        return None
+    node, slot = readers[0]
+    return node, 1 - slot
 
 
 def _put_back(
@@ -99,24 +151,36 @@ def _put_back(
     changed: Sequence[_Changed],
     reference: Reference,
     feeds: Sequence[Feed],
+    most: float,
     progress: Callable[[int, int], None],
 ) -> Contributions:
-    places = [(one.pair.original.node, one.pair.original.slot) for one in changed]
-    model, names = opened(original, places, [one.want for one in changed])
+    parts = [part for one in changed for part in one.parts]
+    model, names = opened(original, [part.place for part in parts], [part.want for part in parts])
     session = Session(model, reference.threads)
-    decoded = {name: one.got for name, one in zip(names, changed, strict=True)}
+    named = {part.place: name for name, part in zip(names, parts, strict=True)}
 
-    def error(given: dict[str, Array]) -> float:
+    def error(back: _Changed | None) -> float:
+        wanted = [] if back is None else [part.place for part in back.parts]
+        given = {named[p.place]: p.want if p.place in wanted else p.got for p in parts}
         return reference.error(reference.judged(session.run_all([{**f, **given} for f in feeds])))
 
-    whole = error(decoded)
+    whole = error(None)
+    if whole > _TOGETHER * most:
+        text = f"in the original, the weights make an error of {whole:.3g}, and {most:.3g} here"
+        return _none(f"{text}: they were changed together with others", whole)
     rest = []
-    for done, (name, one) in enumerate(zip(names, changed, strict=True)):
-        rest.append(error({**decoded, name: one.want}))
+    for done, one in enumerate(changed):
+        rest.append(error(one))
         progress(done + 1, len(changed))
     gains = [max(whole**2 - without**2, 0.0) for without in rest]
-    table = _table(changed, gains, rest)
-    return Contributions("put back", whole, table)
+    if sum(gains) < _EXPLAINED * whole**2:
+        return _none("the weights make up for one another, so that none is to blame", whole)
+    return Contributions("put back", whole, _table(changed, gains, rest))
+
+
+def _none(why: str, error: float | None = None) -> Contributions:
+    note = Finding("layers", Severity.NOTE, "", f"no table of layers: {why}")
+    return Contributions("none", error, (), (note,))
 
 
 def _first_order(original: Model, changed: Sequence[_Changed], feed: Feed) -> Contributions:
@@ -139,12 +203,13 @@ def _local(
     one: _Changed, known: tuple[Use, list[Tap]] | None, seen: Sequence[dict[Tap, Array]]
 ) -> float:
     """|x (D - W)| / |x W| over all rows seen; of picked rows |D - W| / |W|."""
+    want, off = one.weight.want, one.weight.got - one.weight.want
     runs = [] if known is None else [v for v in seen if any(tap in v for tap in known[1])]
     if known is None or not runs:
-        return float(np.linalg.norm(one.got - one.want) / (np.linalg.norm(one.want) or 1.0))
+        return float(np.linalg.norm(off) / (np.linalg.norm(want) or 1.0))
     use, taps = known
     where = source(use)
-    off, matrix = (use.layout.matrix(array) for array in (one.got - one.want, one.want))
+    off, matrix = (use.layout.matrix(array) for array in (off, want))
     noise = signal = 0.0
     for values in runs:
         rows = where.rows(use, [values.get(tap) for tap in taps], _WINDOWS) if where else ()

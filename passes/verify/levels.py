@@ -85,7 +85,7 @@ class Subject:
         costs = found.guarded("cost", self._costs) if outputs is not None else None
         table = None
         if outputs is not None and costs is not None and self.table and fits(self.bases[0]):
-            table = self._layers(base, kept, costs[0].macs, progress)
+            table = self._layers(base, kept, costs[0].macs, outputs.error, progress)
         return Levels(checked, kept, low, outputs, table, costs, tuple(found.extra))
 
     def _ran(self) -> Optimized | None:
@@ -126,10 +126,10 @@ class Subject:
         return first, second
 
     def _layers(
-        self, base: Model, kept: StoredWeights, macs: int, progress: Progress
+        self, base: Model, kept: StoredWeights, macs: int, error: float, progress: Progress
     ) -> Contributions:
-        told = _about(progress, "layers")
-        return layers.contributions(base, kept.pairs, self.reference, macs, told)
+        told, models = _about(progress, "layers"), (base, self.compressed)
+        return layers.contributions(models, kept.pairs, self.reference, macs, error, told)
 
 
 def _weights(model: Model) -> frozenset[bytes]:

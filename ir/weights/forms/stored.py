@@ -25,6 +25,7 @@ READERS: dict[str, Reader[Coded, Stored]] = {
 }
 
 LARGEST_HALF = 65504.0
+SMALL_HALF = 2.0**-8  # numbers down to 2^-6 of a channel's largest have all digits from here on
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +61,11 @@ class Affine(Coded):
 
 @dataclass(frozen=True, eq=False)
 class Half(Coded):
-    """float16 storage:  W ~ Cast(codes). Computation stays in the type it was."""
+    """float16 storage:  W ~ Cast(codes) * scale. Computation stays in the type it was.
+
+    Scales are powers of two, where channels are so small (or large) that float16 has few digits for
+    them: BatchNormalization folded into dead channels leaves such. Most weights have none.
+    """
 
     name: ClassVar[str] = "half"
 
@@ -71,13 +76,22 @@ class Half(Coded):
     @staticmethod
     def of(weight: Weight) -> "Half | No":
         """The nearest float16 numbers; `No` where they do not fit."""
+        top, readers = weight.largest(), Half.readers_of(weight)
+        if not np.isfinite(top).all():
+            return No("holds NaN or infinity")
+        picked, large = "gathered" in readers.values(), top > LARGEST_HALF
+        if picked and large.any():
+            return No("holds values above 65504")
+        short = large | ((top > 0) & (top < SMALL_HALF))
+        scale = None
+        if short.any() and not picked:
+            scale = np.exp2(np.ceil(np.log2(np.where(short, top, 1))))
         codes = np.empty(weight.shape, np.float16)
+        along = 0 in weight.channel_axes
         for place, array in weight.pieces():
-            if not (np.abs(array) <= LARGEST_HALF).all():
-                return No("holds values above 65504, NaN or infinity")
-            codes[place] = array
-        dtype = str(np_dtype(weight.element))
-        return Half(codes, None, None, weight.element, dtype, Half.readers_of(weight))
+            part = scale[place] if scale is not None and along else scale
+            codes[place] = array if part is None else array / part
+        return Half(codes, scale, None, weight.element, str(np_dtype(weight.element)), readers)
 
     @staticmethod
     def readers_of(weight: Weight) -> dict[Use, str]:
