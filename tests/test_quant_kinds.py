@@ -8,7 +8,9 @@ from onnx import ModelProto, helper, numpy_helper
 from onnx_compress.ir.graph import clone, from_proto
 from onnx_compress.passes import Context
 from onnx_compress.passes import target as targets
+from onnx_compress.passes.base import Trial
 from onnx_compress.passes.quant import Quant
+from onnx_compress.passes.quant.encode import INTEGERS, WEAKEST
 
 from models_by_text import (
     FAST,
@@ -235,6 +237,23 @@ def test_settings_that_would_change_nothing_are_not_tried(product):
     next(iter(found)).run(clone(model), context)
     tried = [setting.least_db for setting in found if setting.activations is None]
     assert tried == ([26.0, 18.0] if product else [18.0])  # it has 24 dB; the last is of 16 bits
+
+
+@pytest.mark.parametrize(("integers", "fits"), [(False, False), (False, True), (True, False)])
+@pytest.mark.parametrize("bits", [8, None])
+def test_layer_by_layer_is_not_the_only_way_where_it_goes_too_far(integers, fits, bits):
+    text = "g (float[64,96] x) => (float[?,?] y) { y = MatMul (x, W) }"
+    model = from_proto(build(text, W=draw(96, 64)))
+    context = Context(FAST, ROWS, [ROWS, ROWS], memo={INTEGERS: integers, WEAKEST: np.inf})
+    tried = []
+    found = []
+    for setting in Quant(bits=bits).search(model, context, 0.1, tried):
+        found.append((setting.bits, setting.activations, setting.sequential))
+        tried.append(Trial(setting, 0.05 if fits else 0.3, fits))
+    assert ((8, None, False) in found) == (not integers and not fits)
+    if not integers and not fits:
+        assert found[:2] == [(8, None, True), (8, None, False)]
+        assert found[2:] == ([(16, None, True)] if bits is None else [])
 
 
 def test_given_numbers_are_the_only_setting():

@@ -10,6 +10,7 @@ made up for it. Sources: OBS; OBSPA (2403.18955); DepGraph (2301.12900).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,14 +50,23 @@ def rank_by_data(
         reader: [group for group in channels.groups if _touches(owners, group, reader)]
         for reader in readers
     }
-    wanted = [reader for reader in readers if touched[reader]]
+    wanted = _by_weight([reader for reader in readers if touched[reader]])
     with workers(_THREADS) as pool:
-        problems = pool.map(lambda reader: _Problem(reader, seen[reader]), wanted)
+        problems = pool.map(lambda same: _Problem(same[0], [seen[one] for one in same]), wanted)
         shares: dict[Group, list[_Share]] = {}
-        for reader, problem in zip(wanted, problems, strict=True):
-            for group in touched[reader]:
+        for same, problem in zip(wanted, problems, strict=True):
+            for group in touched[same[0]]:
                 shares.setdefault(group, []).append(_Share(problem, group))
         return list(pool.map(_eliminated, shares.keys(), shares.values()))
+
+
+def _by_weight(readers: Sequence[Consumer]) -> list[list[Consumer]]:
+    """Those that read the same weight in the same way: what makes up in one does so in all."""
+    found: dict[Any, list[Consumer]] = {}
+    for reader in readers:
+        key = reader.weight, reader.use.layout, reader.channels.tobytes()
+        found.setdefault(key, []).append(reader)
+    return list(found.values())
 
 
 def _owners(channels: Channels) -> dict[Group, set[int]]:
@@ -68,23 +78,36 @@ def _touches(owners: dict[Group, set[int]], group: Group, reader: Consumer) -> b
 
 
 class _Problem:
-    """One consumer: W and the inverse of C."""
+    """One consumer, or several of one weight: W and the inverse of C.
 
-    def __init__(self, reader: Consumer, seen: Covariances) -> None:
+    C of several is the sum of theirs, each in parts of what its own outputs vary by.
+    """
+
+    def __init__(self, reader: Consumer, seen: Sequence[Covariances]) -> None:
         self.channels, weight = reader.channels, reader.matrix()
-        self.diagonal = seen.matrix.ndim == 1
+        self.diagonal = seen[0].matrix.ndim == 1
+        self.gram: Array = (weight**2).sum(0) if self.diagonal else weight.T @ weight
         # what never varies costs nothing: the bias takes it over
-        self.variances = np.maximum(seen.variances, 0)
+        powers = [max(float((self.gram * _positive(one)).sum()), 1e-30) for one in seen]
+        self.power = powers[0] if len(seen) == 1 else 1.0
+        whole = seen[0] if len(seen) == 1 else _pooled(seen, powers)
         if self.diagonal:
-            self.gram: Array = (weight**2).sum(0)
-            power = float(self.gram @ self.variances)
-            self.moment: Array = self.variances
+            self.moment: Array = _positive(whole)
         else:
-            self.gram = weight.T @ weight
-            power = float((self.gram * seen.matrix).sum())
-            self.moment = _regular(seen)
+            self.moment = _regular(whole)
             self.inverse = np.linalg.inv(self.moment)
-        self.power = max(power, 1e-30)
+
+
+def _positive(seen: Covariances) -> Array:
+    return seen.matrix if seen.matrix.ndim > 1 else np.maximum(seen.matrix, 0)
+
+
+def _pooled(seen: Sequence[Covariances], powers: Sequence[float]) -> Covariances:
+    matrix = np.zeros_like(seen[0].matrix)
+    for one, power in zip(seen, powers, strict=True):
+        matrix += one.matrix / power
+    rows, samples = sum(one.rows for one in seen), max(one.samples for one in seen)
+    return Covariances(matrix, seen[0].mean, rows, samples)
 
 
 def _regular(seen: Covariances) -> Array:

@@ -143,19 +143,29 @@ class Quant(Pass):
     ) -> Iterable[Pass]:
         """The settings that change something: stricter ones, as far as an input is that weak.
 
-        Where eight bits are too few, from then on those weights keep sixteen that make it so.
+        Where eight bits are too few, from then on those weights keep sixteen that make it so; and
+        the last of these settings is tried without going layer by layer, which adds errors up where
+        layers magnify them.
         """
         keep: Keep | None = None
+        known = context.memo if context.memo is not None else {}
         for setting in self.settings(context):
-            if setting._idle(self, context.memo or {}):
+            if setting._idle(self, known):
                 continue
-            yield replace(setting, keep=keep or self.keep) if setting.bits == 8 else setting
+            if setting.bits != 8:
+                yield setting
+                return
+            yield replace(setting, keep=keep or self.keep)
             if tried and not tried[-1].fits and keep is None and not self.obeyed:
                 keep = self._fragile(model, context, min(allowed, tried[-1].error) * _WEIGHTS)
                 if keep:
                     yield replace(setting, keep=keep)
             if tried and tried[-1].fits:
                 return
+            if self.sequential and context.fit and known.get(INTEGERS) is False:
+                yield replace(setting, keep=keep or self.keep, sequential=False)
+                if tried and tried[-1].fits:
+                    return
 
     def _fragile(self, model: Model, context: Context, allowed: float) -> Keep:
         """`keep` with 16 bits for few weights, after which the others make this error; or none."""

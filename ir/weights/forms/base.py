@@ -7,7 +7,7 @@
 Solvers choose the numbers, forms keep them: a form is made of arrays, and emitted once.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, Protocol, TypeVar
 
@@ -103,6 +103,14 @@ class Placing:
 
     weight: Weight
     like: Tensor | None
+    _shared: dict[Hashable, Value] = field(default_factory=dict, init=False, repr=False)
+
+    def shared(self, array: Array, suffix: str) -> Value:
+        """A constant beside the weight: one for all uses that want the same numbers."""
+        key = suffix, str(array.dtype), array.shape, array.tobytes()
+        if key not in self._shared:
+            self._shared[key] = self.builder().constant(array, suffix)
+        return self._shared[key]
 
     def builder(self, use: Use | None = None) -> Builder:
         """Adds nodes beside the use, or beside the weight."""

@@ -40,7 +40,7 @@ def read(use: Use, stored: Stored) -> None:
     product = b("MatMulInteger", quantized, _operand(use, stored, b), zero_x, name=node.proto.name)
     scale = stored.channel_scale if stored.channel_scale is not None else np.ones((), np.float32)
     scale = scale * np.float32(node.attribute("alpha", 1.0))
-    factor = b("Mul", scale_x, b.constant(scale.astype(np.float32), "s"))
+    factor = b("Mul", scale_x, stored.shared(scale.astype(np.float32), "s"))
     out = b("Mul", b("Cast", product, to=FLOAT), factor)
     b.model.replace_uses(node.output, with_bias(b, node, out))
     b.model.remove(node)

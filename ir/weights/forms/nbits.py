@@ -43,14 +43,14 @@ def read(use: Use, stored: StoredBytes) -> None:
     alpha = np.float32(node.attribute("alpha", 1.0))
     blocks = form.blocks
     rows, columns = form.order.rows, form.order.columns
-    if stored.weight.sole_use:
-        codes = b.constant(form.packed.reshape(rows, blocks, -1), "q")
+    if all(form.readers.get(other) == READER.name for other in stored.weight.uses):
+        codes = stored.shared(form.packed.reshape(rows, blocks, -1), "q")
     else:
         shape = b.constant(np.array([rows, blocks, -1], np.int64), "shape")
         codes = b("Reshape", stored.codes(), shape)
-    inputs = [codes, b.constant(form.scale[0].astype(np.float32) * alpha, "s")]
+    inputs = [codes, stored.shared(form.scale[0].astype(np.float32) * alpha, "s")]
     if np.ndim(form.zero) or form.zero != form.levels // 2:
-        inputs.append(b.constant(_zeros(form), "z"))
+        inputs.append(stored.shared(_zeros(form), "z"))
     out = b(
         "MatMulNBits",
         plain_input(b, node),
