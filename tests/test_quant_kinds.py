@@ -242,7 +242,7 @@ def test_settings_that_would_change_nothing_are_not_tried(product):
 @pytest.mark.parametrize(("integers", "fits"), [(False, False), (False, True), (True, False)])
 @pytest.mark.parametrize("bits", [8, None])
 def test_layer_by_layer_is_not_the_only_way_where_it_goes_too_far(integers, fits, bits):
-    text = "g (float[64,96] x) => (float[?,?] y) { y = MatMul (x, W) }"
+    text = "g (float[4,96] x) => (float[?,?] y) { y = MatMul (x, W) }"
     model = from_proto(build(text, W=draw(96, 64)))
     context = Context(FAST, ROWS, [ROWS, ROWS], memo={INTEGERS: integers, WEAKEST: np.inf})
     tried = []

@@ -231,7 +231,7 @@ def test_biases_that_make_up_for_weights_go_with_them(body):
     assert (table.table[0].weight, table.table[0].share > 0.9) == ("v", True)
 
 
-def test_weights_scaled_against_each_other_are_not_blamed():
+def test_weights_scaled_against_each_other_are_not_blamed(monkeypatch):
     w, v = array(8, 8), array(8, 8)
     original = square("a = MatMul(x, w)  r = Relu(a)  y = MatMul(r, v)", w=w, v=v)
     noise = np.float32(0.01) * array(8, 8)
@@ -242,6 +242,12 @@ def test_weights_scaled_against_each_other_are_not_blamed():
     table = verify(smoothed, changed(smoothed, k=np.float32(1), v=v / 4 + noise)).levels.layers
     assert (table.method, table.table) == ("none", ())
     assert "changed together with others" in table.findings[0].text
+    monkeypatch.setattr("onnx_compress.passes.verify.contributions.WORK", 0)
+    table = verify(smoothed, changed(smoothed, k=np.float32(4), v=v / 16 * 20)).levels.layers
+    assert table.method == "first order"  # its outputs are as far off
+    smoothed = square("s = Mul(x, k)  y = MatMul(s, v)", k=np.float32(4), v=v)
+    table = verify(smoothed, changed(smoothed, k=np.float32(1), v=v * 4 + noise)).levels.layers
+    assert (table.method, table.table) == ("none", ())
 
 
 def test_only_samples_that_nothing_was_fitted_to_are_judged():

@@ -34,6 +34,7 @@ from onnx_compress.passes.verify.reference import Reference
 WORK = 1 << 34  # multiply-accumulates that runs with weights put back may take
 _WINDOWS = 256  # of a convolution that are looked at
 _TOGETHER = 1.5  # times the error of the model that its weights may make in the original
+_LOCAL = 10.0  # the same of one product where it is made
 _EXPLAINED = 0.5  # of the squared error, that the weights of a table must add up to
 _BIASED = ("Conv", "ConvTranspose", "Gemm")  # third inputs
 
@@ -82,7 +83,7 @@ def contributions(
         if runs:
             feeds = list(reference.feeds[:runs])
             return _put_back(original, changed, reference, feeds, error, progress)
-        return _first_order(original, changed, reference.feeds[0])
+        return _first_order(original, changed, reference.feeds[0], error)
     except CompressError as failure:
         return _none(str(failure))
 
@@ -183,7 +184,9 @@ def _none(why: str, error: float | None = None) -> Contributions:
     return Contributions("none", error, (), (note,))
 
 
-def _first_order(original: Model, changed: Sequence[_Changed], feed: Feed) -> Contributions:
+def _first_order(
+    original: Model, changed: Sequence[_Changed], feed: Feed, error: float
+) -> Contributions:
     uses = {(u.node, u.slot): u for weight in find_weights(original) for u in weight.uses}
     known: dict[int, tuple[Use, list[Tap]]] = {}
     for at, one in enumerate(changed):
@@ -196,6 +199,9 @@ def _first_order(original: Model, changed: Sequence[_Changed], feed: Feed) -> Co
     taps = list(dict.fromkeys(tap for _, each in known.values() for tap in each))
     _, seen = next(Watch(original, taps).run_all([feed]))
     errors = [_local(one, known.get(at), seen) for at, one in enumerate(changed)]
+    if max(errors) > max(1.0, _LOCAL * error):
+        at = f"a product loses {max(errors):.3g} where it is made, and the outputs {error:.3g}"
+        return _none(f"{at}: weights were changed together with others")
     return Contributions("first order", None, _table(changed, [e**2 for e in errors], errors))
 
 
