@@ -1,6 +1,5 @@
 """Sessions timed against each other."""
 
-import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +29,8 @@ class Timed(Protocol):
 class Timing:
     """Milliseconds of one run, and the ratio of the first to each: above 1 is faster.
 
-    `spread`: quartiles of the paired ratio.
+    `spread`: quartiles of the paired ratio. Milliseconds are those of the first, and of the others
+    by their ratio: where inputs differ in size, medians of each alone would not go together.
     """
 
     milliseconds: tuple[float, ...]
@@ -65,8 +65,9 @@ def compare_speed(
         order.reverse()
     table = np.array(rounds).reshape(-1, 2, len(sessions)).mean(1)
     ratios = table[:, :1] / table
+    ratio = np.median(ratios, 0)
     return Timing(
-        tuple(float(statistics.median(column) * 1e3) for column in table.T),
-        tuple(float(statistics.median(column)) for column in ratios.T),
+        tuple((float(np.median(table[:, 0])) * 1e3 / ratio).tolist()),
+        tuple(ratio.tolist()),
         tuple((float(low), float(high)) for low, high in np.quantile(ratios, (0.25, 0.75), 0).T),
     )

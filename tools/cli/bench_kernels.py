@@ -7,7 +7,7 @@ from rich.table import Table
 
 from onnx_compress.cli import progress
 from onnx_compress.cli.parsing import Parser
-from onnx_compress.cli.screen import say, terminal
+from onnx_compress.cli.screen import say, show_table, terminal
 from onnx_compress.ir.runtime import silence
 from onnx_compress.kernel_cases import OURS
 from onnx_compress.kernel_speed import ROWS, THREADS, KernelSpeed, Row, kernel_speed
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     console = terminal()
     for line in _head(found):
         say(console, line)
-    console.print(_table(found.rows))
+    show_table(console, _table(found.rows))
     return 0
 
 

@@ -11,12 +11,12 @@ from rich.text import Text
 
 from onnx_compress.cli.parsing import Parser
 from onnx_compress.cli.plain import plain
-from onnx_compress.cli.screen import say, terminal
+from onnx_compress.cli.screen import say, show_table, terminal
 from onnx_compress.inspection import DEFAULT_PASSES, Inspection, Row, inspect
 from onnx_compress.ir.runtime import silence
 from onnx_compress.passes.amount import amount
 
-_OPERATORS = 8  # shown
+_OPERATORS, _NAMES = 8, 4  # shown
 _COLUMNS = ("weight", "read by", "shape", "type", "kept", "size", "share", "MACs")
 
 
@@ -62,7 +62,7 @@ def _show(found: Inspection, options: argparse.Namespace) -> None:
     for title, ports in (("inputs", found.inputs), ("outputs", found.outputs)):
         for at, port in enumerate(ports):
             say(console, f"{title if not at else '':8} {port}")
-    console.print(_table(rows, found.passes))
+    show_table(console, _table(rows, found.passes))
     if len(rows) < len(found.rows):
         say(console, f"and {len(found.rows) - len(rows)} smaller ones")
     if options.groups:
@@ -83,12 +83,17 @@ def _show_groups(console: Console, found: Inspection) -> None:
             f"{row.channels}{wide}",
             amount(row.bytes),
             _count(row.macs),
-            ", ".join(row.constants),
+            _some(row.constants),
         )
         table.add_row(*(Text(plain(cell)) for cell in cells))
-    console.print(table)
+    show_table(console, table)
     for reason, count in found.stuck.items():
         say(console, f"stay     {count} positions: {reason}")
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - _NAMES
+    return ", ".join(names[:_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _table(rows: list[Row], passes: str) -> Table:

@@ -20,7 +20,8 @@ _MOST = 8  # reasons shown; the rest is in the JSON report
 def show(report: Summary, title: str) -> None:
     """Print table, reasons and verdict on standard output."""
     console = terminal()
-    console.print(_table(report, title))
+    say(console, title)
+    show_table(console, _table(report))
     for stage in report.stages:
         if _shown(stage.name) != stage.name:
             say(console, f"setting  {stage.name}")
@@ -54,8 +55,19 @@ def say(console: Console, line: str, style: str | None = None) -> None:
     console.print(plain(line), style=style, soft_wrap=True)
 
 
-def _table(report: Summary, title: str) -> Table:
-    table = Table(title=Text(plain(title)), title_justify="left", box=None, pad_edge=False)
+def show_table(console: Console, table: Table) -> None:
+    """A table; in a pipe without the blanks that fill its last column."""
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as printed:
+        console.print(table)
+    for line in printed.get().splitlines():
+        console.out(line.rstrip(), highlight=False)
+
+
+def _table(report: Summary) -> Table:
+    table = Table(box=None, pad_edge=False)
     for name, right in (
         ("pass", False),
         ("what changed", False),

@@ -12,7 +12,7 @@ from onnx_compress import report as reports
 from onnx_compress.cli import progress
 from onnx_compress.cli.parsing import Parser
 from onnx_compress.cli.plain import plain
-from onnx_compress.cli.screen import say, terminal
+from onnx_compress.cli.screen import say, show_table, terminal
 from onnx_compress.cli.sizes import size
 from onnx_compress.ir.graph import staged
 from onnx_compress.ir.runtime import silence
@@ -106,7 +106,7 @@ def _show(found: Verification, options: argparse.Namespace) -> None:
         for line in _levels(found.levels):
             say(console, line)
         if found.levels.whole is not None:
-            console.print(_outputs(found.levels.whole))
+            show_table(console, _outputs(found.levels.whole))
         for line in _layers(found.levels):
             say(console, line)
     for severity in sorted(Severity, reverse=True):
