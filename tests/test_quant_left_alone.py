@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from onnx import ModelProto
+from onnx import ModelProto, helper
 
 from onnx_compress.ir.graph import from_proto
 from onnx_compress.ir.weights import find_weights
@@ -60,6 +60,17 @@ def test_tables_beyond_half_precision_are_left_alone():
     proto = build("g (int64[4] i) => (float[?,?] y) { y = Gather (E, i) }", E=table)
     alone(proto, {"i": np.arange(4)}, "65504", bits=16)
     assert quant(proto, {"i": np.arange(4)}, bits=8)[1].modified
+
+
+def test_a_weight_that_is_nothing_beside_the_others_is_not_worth_an_error():
+    text = "g (float[4,1000] x) => (float[?,?] y) { a = MatMul (x, W)  y = MatMul (a, V) }"
+    big = build(text, W=draw(1000, 1200), V=draw(1200, 8), U=draw(16, 16))
+    big.graph.node.append(helper.make_node("MatMul", ["z", "U"], ["u"]))
+    big.graph.input.append(helper.make_tensor_value_info("z", 1, [4, 16]))
+    big.graph.output.append(helper.make_tensor_value_info("u", 1, [4, 16]))
+    _, report = quant(big, {"x": draw(4, 1000), "z": draw(4, 16)}, bits=8)
+    left = {entry.subject: entry.text for entry in report.skipped}
+    assert left["U"].startswith("too small: 1024 bytes of")
 
 
 @pytest.mark.parametrize("bits", [8, 16])

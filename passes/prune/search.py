@@ -24,7 +24,7 @@ _NEAR = 0.75  # of the error allowed, from which on no more is tried
 _HALF = 0.5  # the same once a share was too much
 _MOST = 0.7  # of the channels
 _BACK = (0.5, 0.9)  # of the way from what fitted to what did not, the least and, at first, the most
-_LEAST = 0.05  # of the time or of the bytes, below which it is not worth an error
+_LEAST = 0.1  # of the time or of the bytes, below which it is not worth an error
 _DIGITS = 1e4  # of a share
 
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from onnx_compress.ir.errors import InvalidError
 from onnx_compress.ir.graph import Model
+from onnx_compress.ir.graph.files import file_size
 from onnx_compress.ir.graph.patterns import No
 from onnx_compress.ir.runtime import executed
 from onnx_compress.ir.weights import Inventory, Use, Weight
@@ -33,6 +34,7 @@ from onnx_compress.passes.quant.static import Integers, placed, settled
 from onnx_compress.passes.reachable import raise_to, reachable
 from onnx_compress.passes.verify.emitted import emit, unread_note
 
+_WORTH = 5000  # times a weight, that a model may be, for it to be worth an error
 WEAKEST = "dB of the weakest input that became bytes"
 INTEGERS = "whether there were any"
 Plans = dict[Weight, Plan]
@@ -112,9 +114,11 @@ class _Done:
     def planned(self, found: Inventory, choice: Choice | None, newest: int, old: str) -> Plans:
         """What each weight is to get; `old`: why the operator set cannot be newer."""
         plans: Plans = {}
-        already = settled(self.model)
+        already, whole = settled(self.model), file_size(self.model)
         for weight in found:
             chosen = self.asked.planned(weight, choice)
+            if weight.nbytes * _WORTH < whole and isinstance(chosen, Plan):
+                chosen = No(f"too small: {weight.nbytes} bytes of {whole}")
             if already and weight.dtype == "FLOAT16" and self.asked.bits_of(weight) == 8:
                 chosen = No("in 16 bits beside activations in bytes")
             elif isinstance(chosen, Plan) and chosen.minimum_opset > newest:
