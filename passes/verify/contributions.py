@@ -200,8 +200,8 @@ def _first_order(
     _, seen = next(Watch(original, taps).run_all([feed]))
     errors = [_local(one, known.get(at), seen) for at, one in enumerate(changed)]
     if max(errors) > max(1.0, _LOCAL * error):
-        at = f"a product loses {max(errors):.3g} where it is made, and the outputs {error:.3g}"
-        return _none(f"{at}: weights were changed together with others")
+        text = f"a product loses {max(errors):.3g} where it is made, and the outputs {error:.3g}"
+        return _none(f"{text}: weights were changed together with others")
     return Contributions("first order", None, _table(changed, [e**2 for e in errors], errors))
 
 
