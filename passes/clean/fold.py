@@ -1,6 +1,6 @@
 """fold: exact clean-up.
 
-    inputs that are weights ->  constants                    see inputs.py
+    inputs that are weights ->  constants           where most of what is stored is an input
     constant expressions    ->  their numbers, where that takes no more room
     Conv, BatchNormalization  ->  Conv          before or after; also ConvTranspose, Gemm, MatMul
     Conv after Pad with zeros     ->  Conv
