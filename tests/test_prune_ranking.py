@@ -15,11 +15,11 @@ W1, W2 = (RNG.standard_normal(shape).astype("f") for shape in ((16, WIDE), (WIDE
 FIT = tuple({"x": RNG.standard_normal((40, 16)).astype("f")} for _ in range(6))
 
 
-def ranking(body, **more):
+def ranking(body, score="local", first=W1, **more):
     text = f"(float[N,16] x) => (float[N,8] y) {{ a = MatMul(x, W1)  r = Relu(a)  {body} }}"
-    model = from_proto(parsed(text, W1=W1, W2=W2, **more))
+    model = from_proto(parsed(text, W1=first, W2=W2, **more))
     context = Context(targets.load("avx2"), FIT[0], FIT)
-    (found,) = ranked(model, context, "local")[1]
+    (found,) = ranked(model, context, score)[1]
     return found
 
 
@@ -38,3 +38,12 @@ def test_a_product_that_varies_more_does_not_count_more():
     one, other = (ranking(body, k=np.float32(factor)) for factor in (1, 100))
     assert np.array_equal(one.order, other.order)
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-3)
+
+
+def test_dead_channels_do_not_make_the_others_cheap():
+    """They go first; what the outputs lose by the others has to be found out all the same."""
+    dead = W1.copy()
+    dead[:, : WIDE // 3] = 0
+    some, none = (ranking("y = MatMul(r, W2)", None, first) for first in (dead, W1))
+    assert some.losses[WIDE // 3] < 1e-6
+    assert some.losses[-1] > 0.3 * none.losses[-1]

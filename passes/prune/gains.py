@@ -24,7 +24,8 @@ from onnx_compress.passes.statistics.covariance import Covariances
 from onnx_compress.passes.verify.quality import WIDEST, Tally
 
 _SAMPLES = 3
-_SHARE = 0.25  # of a group, for the experiment
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # of a group, for the experiment: the first that costs something,
+_FELT = 1e-4  # a loss; dead channels go first, and of those nothing is learnt
 _LEAST = 1e-4  # of the largest gain; a measured one may be nothing by chance
 
 
@@ -90,9 +91,12 @@ class _Probe:
 
     def gain(self, ranking: Ranking) -> float:
         """Of one group."""
-        count = max(1, int(ranking.group.size * _SHARE))
-        gone = self._channels.removed(*ranking.first(count))
-        expected = sum(problem.loss(gone) for problem in self._problems)
+        for share in _SHARES:
+            count = max(1, int(ranking.group.size * share))
+            gone = self._channels.removed(*ranking.first(count))
+            expected = sum(problem.loss(gone) for problem in self._problems)
+            if expected > _FELT:
+                break
         changed = zip(*self._run(gone), strict=True)
         errors = [one.error(runs) for one, runs in zip(self._given, changed, strict=True) if one]
         return max(errors, default=0.0) / max(expected, 1e-12)

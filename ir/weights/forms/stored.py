@@ -25,7 +25,9 @@ READERS: dict[str, Reader[Coded, Stored]] = {
 }
 
 LARGEST_HALF = 65504.0
-SMALL_HALF = 2.0**-8  # numbers down to 2^-6 of a channel's largest have all digits from here on
+SMALL_HALF = 2.0**-12  # from here on, what is lost is below 2^-13 of the largest of a channel
+_LOWEST = -126.0  # exponent of a scale that runtimes do not take for zero
+_AROUND = 256  # bytes of a node more, and of what it is called
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,13 +81,15 @@ class Half(Coded):
         top, readers = weight.largest(), Half.readers_of(weight)
         if not np.isfinite(top).all():
             return No("holds NaN or infinity")
-        picked, large = "gathered" in readers.values(), top > LARGEST_HALF
-        if picked and large.any():
-            return No("holds values above 65504")
-        short = large | ((top > 0) & (top < SMALL_HALF))
+        small, large = (top > 0) & (top < SMALL_HALF), top > LARGEST_HALF
         scale = None
-        if short.any() and not picked:
-            scale = np.exp2(np.ceil(np.log2(np.where(short, top, 1))))
+        if (small | large).any() and "gathered" not in readers.values():
+            if 2 * weight.size + 4 * top.size + _AROUND >= weight.nbytes:
+                return No("too small: its channels need scales in float16")
+            powers = np.floor(np.log2(np.where(small | large, top, 1)))
+            scale = np.exp2(np.maximum(powers, _LOWEST))
+        elif large.any():
+            return No("holds values above 65504")
         codes = np.empty(weight.shape, np.float16)
         along = 0 in weight.channel_axes
         for place, array in weight.pieces():
