@@ -250,6 +250,15 @@ def test_weights_scaled_against_each_other_are_not_blamed(monkeypatch):
     assert (table.method, table.table) == ("none", ())
 
 
+def test_infinities_of_a_mask_are_no_difference():
+    table = array(40, 8)
+    table[3] = -np.inf
+    original = parsed("(int64[N] i) => (float[N,8] y) { y = Gather(w, i) }", w=table)
+    near = np.where(np.isfinite(table), table * np.float32(1.01), table)
+    found = verify(original, changed(original, w=near), {"i": np.arange(4)[:, None] % 3})
+    assert found.levels.stored.weights[0].error == pytest.approx(0.01, rel=0.01)
+
+
 def test_only_samples_that_nothing_was_fitted_to_are_judged():
     original = square("y = MatMul(x, w)", w=np.eye(8, dtype=np.float32))
     small = changed(original, w=np.diag(np.float32([1, 1, 1, 1, 0, 0, 0, 0])))
