@@ -78,6 +78,8 @@ def test_a_pipe_gets_plain_text():
     assert not CONTROL.search(printed)
     assert done.stderr == b""
     assert max(len(line) for line in printed.splitlines()) <= 110
+    assert printed.splitlines()[0] == "in.onnx -> out.onnx"
+    assert all(line == line.rstrip() for line in printed.splitlines())
 
 
 def test_the_installed_command_is_the_same(place):

@@ -181,6 +181,29 @@ def test_wide_products_run_in_the_kernel(op, reader, levels, columns, zeros):
     assert "DequantizeLinear" not in ops
 
 
+@pytest.mark.parametrize("alphas", [(1.0, 1.0, 1.0), (1.0, 0.5, 1.0)])
+@pytest.mark.parametrize("zeros", [True, False])
+def test_codes_scales_and_zeros_are_stored_once_for_all_products_of_a_weight(alphas, zeros):
+    ops = " ".join(
+        f"a{at + 1} = Gemm<alpha = {alpha}>(a{at}, w, b)" for at, alpha in enumerate(alphas)
+    )
+    text = f"(float[3,64] x) => (float y) {{ a0 = Relu(x) {ops} y = Relu(a{len(alphas)}) }}"
+    weights = {"w": array(64, 64) / np.float32(8), "b": array(64)}
+    model, feed = view(text, opset=21, ir_version=10, **weights), {"x": array(3, 64)}
+    small, dense, _ = emitted(
+        model, lambda weight: packed(weight, 16, 32, zeros, readers=["nbits"])
+    )
+    again = from_proto(to_proto(small))
+    (got,), (want,) = run(again, **feed), run(dense, **feed)
+    assert np.abs(got - want).max() <= 0.05 * np.abs(want).max()
+    products = [node for node in again.nodes() if node.op == "com.microsoft.MatMulNBits"]
+    slots = range(1, 4 if zeros else 3)
+    kept = [len({node.inputs[slot] for node in products}) for slot in slots]
+    assert len(products) == 3
+    assert kept == [1, len(set(alphas)), 1][: len(slots)]
+    assert all(again.tensor(node.inputs[1]) is not None for node in products)  # `verify` reads it
+
+
 def test_a_table_that_is_multiplied_too_is_stored_once():
     model = view(
         """(int64[3] i) => (float y) {
