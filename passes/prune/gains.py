@@ -24,8 +24,8 @@ from onnx_compress.passes.statistics.covariance import Covariances
 from onnx_compress.passes.verify.quality import WIDEST, Tally
 
 _SAMPLES = 3
-_SHARES = (0.25, 0.5, 0.75, 1.0)  # of a group, for the experiment: the first that costs something,
-_FELT = 1e-4  # a loss; dead channels go first, and of those nothing is learnt
+_SHARES = (0.25, 0.5, 0.75, 1.0)  # of a group, for the experiment: the first that is felt
+_FELT = 1e-4  # loss from which on something is learnt; dead channels, which have none, go first
 _LEAST = 1e-4  # of the largest gain; a measured one may be nothing by chance
 
 

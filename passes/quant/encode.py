@@ -148,6 +148,8 @@ class _Done:
             choose = self.asked.activations is None
             integers = placed(self.model, fitting, plans, context, newest, choose)
             plans |= integers.plans
+            taken = {weight.name for weight in integers.plans}
+            self.skipped = [entry for entry in self.skipped if entry.subject not in taken]
             self.changes += integers.changes
             self.skipped += integers.skipped
         if context.memo is not None:

@@ -8,7 +8,8 @@ beside them (they may have been corrected); the second is for models for which t
 it says how large the error is where it is made, not what becomes of it. Both are about weights
 alone: what products of bytes lose by rounding their inputs is the rest of the error. Weights that
 were changed together with something else, as factors that go from one to the next, lose more in the
-original than in the model they are of: then there is no table.
+original than in the model they are of; those fitted one after the other make up for what the ones
+before have lost, so that any of them put back makes it worse. Then there is no table.
 """
 
 from collections.abc import Callable, Sequence
